@@ -1,0 +1,177 @@
+"""Objects from configuration: one function a thing, each naming its key when it cannot be made."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from kd_runner import checkpoints
+from kd_runner.data.module import DataModule
+from kd_runner.distiller import Distiller
+from kd_runner.errors import ConfigError
+from kd_runner.losses.terms import Term
+from kd_runner.taps import TappedNet
+from kd_runner.wiring import wanted
+
+log = logging.getLogger(__name__)
+
+
+def make(node: Any, key: str, **more: Any) -> Any:
+    """`instantiate`, with the error of the constructor in one line under the key of the configuration."""
+    try:
+        return instantiate(node, _convert_="all", **more)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ConfigError):
+            raise cause from error
+        if isinstance(cause, ValueError | TypeError | OSError):
+            raise ConfigError(f"{key}: {cause}") from error
+        raise
+
+
+def data(cfg: DictConfig) -> DataModule:
+    """The data module; writes embedded data first where `data.prepare` says how."""
+    if cfg.data.prepare is not None:
+        make(cfg.data.prepare, "data.prepare")
+    own = {"root", "prepare", "num_classes", "class_names", "train", "val", "unlabeled"}
+    unlabeled = cfg.data.unlabeled if cfg.kd.enabled else None
+    return DataModule(
+        train=lambda: make(cfg.data.train, "data.train"),
+        val=lambda: make(cfg.data.val, "data.val"),
+        unlabeled=(lambda: make(unlabeled, "data.unlabeled")) if unlabeled is not None else None,
+        seed=cfg.seed,
+        **{key: value for key, value in cfg.data.items() if key not in own},
+    )
+
+
+def net(cfg: DictConfig, role: str) -> nn.Module:
+    """The plain net of `teacher` or `student`, with initial weights that depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cfg.seed)
+        return make(cfg[role].net, f"{role}.net")
+
+
+def load(cfg: DictConfig, role: str, module: nn.Module) -> checkpoints.Coverage | None:
+    """Fill a net from `<role>.checkpoint`, all of it or not at all; None where no checkpoint is named."""
+    node = cfg[role]
+    if node.checkpoint is None:
+        return None
+    options = dict(OmegaConf.to_container(node.checkpoint_keys, resolve=True))  # type: ignore[arg-type]
+    coverage = checkpoints.load(module, node.checkpoint, key=f"{role}.checkpoint", **options)
+    return checkpoints.require(coverage, role, node.checkpoint)
+
+
+def teacher(cfg: DictConfig) -> TappedNet:
+    """The teacher with its weights.
+
+    Raises:
+        ConfigError: no weights are named: a random teacher teaches nothing.
+    """
+    module = net(cfg, "teacher")
+    coverage = load(cfg, "teacher", module)
+    if coverage is not None:
+        log.info("teacher: %s: %s", cfg.teacher.checkpoint, coverage)
+    elif not any(cfg.teacher.net.get(name) for name in ("weights", "pretrained")):
+        raise ConfigError(
+            "teacher.checkpoint is null, and teacher.net names no published weights: the teacher would be random. "
+            "Give a file, or train one: run=teacher"
+        )
+    return tapped(cfg, "teacher", module)
+
+
+def student(cfg: DictConfig) -> TappedNet:
+    """The student, from `student.checkpoint` or with initial weights."""
+    module = net(cfg, "student")
+    coverage = load(cfg, "student", module)
+    if coverage is not None:
+        log.info("student: %s: %s", cfg.student.checkpoint, coverage)
+    return tapped(cfg, "student", module)
+
+
+def tapped(cfg: DictConfig, role: str, module: nn.Module) -> TappedNet:
+    return TappedNet(module, inputs=cfg[role].inputs, taps=cfg[role].taps, key=role)
+
+
+def reads_teacher(cfg: DictConfig) -> bool:
+    """Whether any term that counts reads the teacher; if not, it need not be made."""
+    wires = [OmegaConf.to_container(node.inputs) for node in cfg.loss.values() if node.weight != 0]
+    return cfg.kd.enabled and bool(wanted(wires, "teacher"))  # type: ignore[arg-type]
+
+
+def terms(cfg: DictConfig) -> list[Term]:
+    """Loss terms, projections not yet built. With `kd.enabled=false` only those that read no teacher."""
+    made = []
+    for name, node in cfg.loss.items():
+        term = Term(name, make(node.fn, f"loss.{name}.fn"), OmegaConf.to_container(node.inputs), node.weight)  # type: ignore[arg-type]
+        made.append(term)
+    made = [term for term in made if term.weight != 0 and (cfg.kd.enabled or not term.distills)]
+    if not made:
+        raise ConfigError("loss: no term is left to train with (kd.enabled=false leaves those that read no teacher.*)")
+    return made
+
+
+def metrics(cfg: DictConfig) -> dict[str, Any]:
+    return {
+        name: (make(node.fn, f"metric.{name}.fn"), OmegaConf.to_container(node.inputs))
+        for name, node in cfg.metric.items()
+    }
+
+
+def distiller(cfg: DictConfig, student: TappedNet, teacher: TappedNet | None, example: Mapping[str, Any]) -> Distiller:
+    """The LightningModule; its projections are sized from one example batch."""
+    made = terms(cfg)
+    alpha = cfg.kd.alpha if any(term.distills for term in made) else None
+    module = Distiller(
+        student=student,
+        teacher=teacher if any(term.distills for term in made) else None,
+        terms=made,
+        metrics=metrics(cfg),
+        optimizer=make(cfg.optimizer, "optimizer"),
+        scheduler=make(cfg.scheduler, "scheduler") if cfg.get("scheduler") else None,
+        alpha=alpha,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cfg.seed)
+        module.build_losses(example)
+    return module
+
+
+def evaluator(cfg: DictConfig, net: TappedNet) -> Distiller:
+    """A module that only measures: teacher or student, by the same metrics."""
+    return Distiller(student=net, metrics=metrics(cfg))
+
+
+def trainer(cfg: DictConfig, folder: Path) -> Any:
+    """The Lightning Trainer, writing below `folder`."""
+    from kd_runner.callbacks.atomic_checkpoints import AtomicCheckpointIO
+    from kd_runner.callbacks.progress import progress
+    from kd_runner.callbacks.random_state import RandomState
+
+    cuda = torch.cuda.is_available()
+    settings: dict[str, Any] = {}
+    if cfg.trainer.precision == "auto":
+        settings["precision"] = "bf16-mixed" if cuda else "32-true"
+    if cfg.trainer.accelerator == "gpu" and not cuda:
+        raise ConfigError("trainer: no GPU is visible to torch; use trainer=cpu")
+    callbacks = [make(node, f"callbacks.{name}") for name, node in (cfg.get("callbacks") or {}).items()]
+    if cfg.get("export"):
+        callbacks.append(make(cfg.export, "export"))
+    logger = make(cfg.logger, "logger", _partial_=True)(save_dir=str(folder)) if cfg.get("logger") else False
+    bar = progress()
+    return make(cfg.trainer, "trainer", _partial_=True)(
+        callbacks=[*callbacks, RandomState(), *bar],
+        logger=logger,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(folder),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        enable_progress_bar=bool(bar),
+        **settings,
+    )

@@ -1,0 +1,109 @@
+"""The best student as ONNX, checked, when training ends."""
+
+import copy
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from kd_runner.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+class ExportONNX(Callback):
+    """Writes `model.onnx` and checks it against torch on validation samples; with `int8`, `model_int8.onnx` too.
+
+    Args:
+        tolerance: largest difference to torch, as a share of the largest output.
+        agreement: least share of places with the same largest channel.
+        samples: validation samples that are checked, alone and in batches of two.
+        int8: quantise as well, and measure both files on the validation set.
+        calibration_samples: training samples for the ranges of INT8 activations.
+
+    Raises:
+        ConfigError: the file differs by more.
+    """
+
+    def __init__(
+        self, tolerance: float, agreement: float, samples: int, int8: bool = False, calibration_samples: int = 64
+    ):
+        self.tolerance, self.agreement, self.samples = tolerance, agreement, samples
+        self.int8, self.calibration_samples = int8, calibration_samples
+        self.result: dict[str, Any] = {}
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.export(pl_module, trainer.datamodule, Path(trainer.default_root_dir))  # type: ignore[attr-defined]
+
+    def export(self, module: LightningModule, data: Any, folder: Path) -> dict[str, Any]:
+        """Export the module's student into `folder`; return what was found."""
+        from kd_runner.export import onnx  # onnxruntime is heavy, and a run without export does without it
+
+        tapped = copy.copy(module.tapped_student)
+        tapped.net = copy.deepcopy(tapped.net).cpu().eval()
+        file = folder / "model.onnx"
+        batches = list(self._batches(data))
+        axes = onnx.export(tapped, batches[-1], file)
+        if "batch" not in axes:
+            batches = [batch for batch in batches if len(batch["index"]) == len(batches[-1]["index"])]
+        if "height" in axes:
+            batches.append(_larger(batches[-1], tapped.inputs))
+        found = onnx.compare(tapped, file, batches)
+        self.result = {"onnx": {"file": file.name, "bytes": file.stat().st_size, "dynamic": axes, **found}}
+        log.info(
+            "%s: %.1f MB, dynamic %s, max error %.1e (%.1e of the largest output), same class %.3f %%",
+            file, file.stat().st_size / 1e6, ", ".join(axes) or "nothing", found["max_error"], found["relative_error"],
+            100 * found["agreement"],
+        )  # fmt: skip
+        if found["relative_error"] > self.tolerance or found["agreement"] < self.agreement:
+            raise ConfigError(
+                f"export.tolerance: {file} differs from torch by {found['relative_error']:.1e} of the largest output "
+                f"(tolerance {self.tolerance}), same class at {found['agreement']:.4%} (agreement {self.agreement})"
+            )
+        if self.int8:
+            self._quantize(module, tapped, data, folder)
+        return self.result
+
+    def _quantize(self, module: LightningModule, tapped: Any, data: Any, folder: Path) -> None:
+        from kd_runner.export import int8
+
+        file = folder / "model_int8.onnx"
+        int8.quantize(folder / "model.onnx", file, data.calibration(self.calibration_samples), tapped.inputs)
+        measured = {"fp32": self._measure(module, data, folder / "model.onnx")}
+        measured["int8"] = self._measure(module, data, file)
+        self.result["int8"] = {"file": file.name, "bytes": file.stat().st_size, "metrics": measured}
+        for name in next(iter(measured.values())):
+            if "/" not in name:
+                log.info("%s: %s %.4f, fp32 %.4f", file, name, measured["int8"][name], measured["fp32"][name])
+
+    @staticmethod
+    def _measure(module: LightningModule, data: Any, file: Path) -> dict[str, float]:
+        """The module's metrics, the ONNX file in the student's place."""
+        from kd_runner.export import onnx
+
+        runner = onnx.session(file)
+        names = [output.name for output in runner.get_outputs()]
+        metrics = copy.deepcopy(module.metrics).cpu()
+        for batch in data.plain_val_loader():
+            feeds = {argument: batch[name].numpy() for argument, name in module.tapped_student.inputs.items()}
+            outputs = dict(zip(names, map(torch.from_numpy, runner.run(names, feeds))))
+            module.update_metrics(metrics, {"batch": batch, "student": outputs})
+        return {name: float(value) for name, value in module.compute_metrics(metrics).items()}
+
+    def _batches(self, data: Any) -> Iterator[dict[str, Tensor]]:
+        samples = [data.val[index] for index in range(min(self.samples, len(data.val)))]
+        yield default_collate(samples[:1])
+        for first in range(0, len(samples) - 1, 2):
+            yield default_collate(samples[first : first + 2])
+
+
+def _larger(batch: Mapping[str, Tensor], inputs: Mapping[str, str]) -> dict[str, Tensor]:
+    """The same images on a larger, non-square canvas."""
+    padded = {name: torch.nn.functional.pad(batch[name], (0, 64, 0, 32)) for name in inputs.values()}
+    return {**batch, **padded}

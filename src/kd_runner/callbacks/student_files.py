@@ -1,0 +1,35 @@
+"""The student alone: before training and at its best."""
+
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from kd_runner.checkpoints import save_student
+
+
+class StudentFiles(Callback):
+    """Writes `<role>_untrained.safetensors` when training starts and `<role>.safetensors`, the best by the metric, when
+    it ends; puts those best weights back into the module, for what comes after training.
+
+    They load into the plain model class, without Lightning or this package.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        untrained = self._folder(trainer) / f"{pl_module.role}_untrained.safetensors"
+        if trainer.is_global_zero and not untrained.exists():
+            save_student(pl_module.student, untrained)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        folder = self._folder(trainer)
+        chosen = [p for p in (folder / "checkpoints" / "best.ckpt", folder / "checkpoints" / "last.ckpt") if p.exists()]
+        if chosen:
+            # Our own file: it also holds the optimizer's and the callbacks' plain objects.
+            weights = torch.load(chosen[0], map_location="cpu", weights_only=False)["state_dict"]
+            pl_module.load_state_dict(weights)
+        if trainer.is_global_zero:
+            save_student(pl_module.student, folder / f"{pl_module.role}.safetensors")
+
+    @staticmethod
+    def _folder(trainer: Trainer) -> Path:
+        return Path(trainer.default_root_dir)

@@ -1,0 +1,144 @@
+"""The LightningModule: a frozen teacher, a student, loss terms and metrics, joined by names."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
+
+from kd_runner.errors import ConfigError
+from kd_runner.losses.terms import Term, blend
+from kd_runner.optim import parameter_groups
+from kd_runner.taps import TappedNet
+from kd_runner.wiring import Wire, pick, wanted
+
+Batch = Mapping[str, Any]
+
+
+class Distiller(LightningModule):
+    """Trains `student` on loss terms; those that read `teacher.*` make the teacher run, else it costs nothing.
+
+    Args:
+        student: net to train.
+        teacher: net to learn from, or None. Frozen here: eval mode, no gradients, outside of every state dict.
+        terms: loss terms; their modules train along with the student.
+        metrics: name to (metric, inputs): what is measured on the validation set.
+        optimizer: parameter groups to optimizer.
+        scheduler: (optimizer, total_steps) to a schedule that moves every step; None for a constant rate.
+        alpha: share of distillation in the total; None for the plain weighted sum (`losses.terms.blend`).
+    """
+
+    def __init__(
+        self,
+        student: TappedNet,
+        teacher: TappedNet | None = None,
+        terms: Iterable[Term] = (),
+        metrics: Mapping[str, tuple[Metric, Mapping[str, Wire]]] | None = None,
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer] = torch.optim.AdamW,
+        scheduler: Callable[..., LRScheduler] | None = None,
+        alpha: float | None = None,
+    ):
+        super().__init__()
+        self.student = student.net
+        self.terms = list(terms)
+        self.losses = nn.ModuleDict({t.name: t.fn for t in self.terms if isinstance(t.fn, nn.Module)})
+        self.metrics = nn.ModuleDict({name: metric for name, (metric, _) in (metrics or {}).items()})
+        self.alpha = alpha
+        self.tapped_student = student
+        self._make_optimizer, self._make_scheduler = optimizer, scheduler
+        self._loss_wires: list[Wire] = [dict(t.inputs) for t in self.terms]
+        self._metric_wires: dict[str, Wire] = {name: dict(wires) for name, (_, wires) in (metrics or {}).items()}
+        # In a tuple, so that no module registers it: not saved, not set to train, not seen by DDP or the optimizer.
+        self._teacher = (teacher,)
+        if teacher is not None:
+            teacher.net.requires_grad_(False).eval()
+
+    @property
+    def role(self) -> str:
+        """`student`, or `teacher` where that is what is trained: names the weight files."""
+        return self.tapped_student.key
+
+    @property
+    def teacher(self) -> TappedNet | None:
+        return self._teacher[0]
+
+    def scope(self, batch: Batch, wires: list[Wire]) -> dict[str, Mapping[str, Any]]:
+        """Everything that the wires read, by source and name. The teacher runs without gradients, and only if read."""
+        scope: dict[str, Mapping[str, Any]] = {"batch": batch}
+        if (names := wanted(wires, "teacher")) and self.teacher is not None:
+            with torch.no_grad():
+                scope["teacher"] = self.teacher(batch, names)
+        if names := wanted(wires, "student"):
+            scope["student"] = self.tapped_student(batch, names)
+        return scope
+
+    @torch.no_grad()
+    def build_losses(self, example: Batch) -> dict[str, Tensor]:
+        """Let terms make their projections from what the taps give on an example batch; return each term's value.
+
+        Raises:
+            ConfigError: a term cannot work with what it is given.
+        """
+        self.student.eval()
+        scope = self.scope(example, self._loss_wires)
+        values = {}
+        for term in self.terms:
+            inputs = {name: pick(wire, scope) for name, wire in term.inputs.items()}
+            try:
+                if hasattr(term.fn, "build"):
+                    term.fn.build(**inputs)
+                values[term.name] = term.fn(**inputs)
+            except (ValueError, IndexError, RuntimeError) as error:
+                raise ConfigError(f"loss.{term.name}: {error}") from error
+        self.student.train()
+        return values
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        scope = self.scope(batch, self._loss_wires)
+        values = {term.name: term.value(scope) for term in self.terms}
+        total = blend(self.terms, values, self.alpha)
+        self.log("train/lr", self.optimizers().param_groups[0]["lr"])
+        self.log("train/loss/total", total.detach(), prog_bar=True)
+        self.log_dict({f"train/loss/{name}": value.detach() for name, value in values.items()})
+        return total
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.update_metrics(self.metrics, self.scope(batch, list(self._metric_wires.values())))
+
+    def on_validation_epoch_end(self) -> None:
+        for name, value in self.compute_metrics(self.metrics).items():
+            self.log(f"val/{name}", value, prog_bar="/" not in name)
+
+    def update_metrics(self, metrics: nn.ModuleDict, scope: Mapping[str, Mapping[str, Any]]) -> None:
+        """Feed metrics (the module's own, or copies of them) from a scope."""
+        for name, metric in metrics.items():
+            metric.update(**pick(self._metric_wires[name], scope))
+
+    @staticmethod
+    def compute_metrics(metrics: nn.ModuleDict) -> dict[str, Tensor]:
+        """All results by name, of the whole set: compute() adds up the states of all processes. Starts anew."""
+        results: dict[str, Tensor] = {}
+        for name, metric in metrics.items():
+            result = metric.compute()
+            results |= result if isinstance(result, Mapping) else {name: result}
+            metric.reset()
+        return results
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._make_optimizer(parameter_groups([self.student, self.losses]))
+        if self._make_scheduler is None:
+            return optimizer
+        schedule = self._make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        self.place_teacher(self.device)
+
+    def place_teacher(self, device: torch.device) -> None:
+        """Move the teacher, which Lightning does not see."""
+        if self.teacher is not None:
+            self.teacher.net.to(device)

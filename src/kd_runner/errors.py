@@ -1,0 +1,21 @@
+"""Errors that the user can mend: printed as one message, without a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConfigError(ValueError):
+    """Bad input. The message names the configuration key to change."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ " Did you mean 'x'?" for a misspelt name, the list of names where none is near or few are known."""
+    known = sorted({str(k) for k in known})
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f" Did you mean {close[0]!r}?"
+    # A path whose last part is right: 'layer4' for 'backbone.layer4'.
+    close = [k for k in known if k.split(".")[-1] == name.split(".")[-1]]
+    if close:
+        return f" Did you mean {close[0]!r}?"
+    return f" Known: {', '.join(known)}." if known and len(known) <= 30 else ""

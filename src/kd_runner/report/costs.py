@@ -1,0 +1,59 @@
+"""What a net costs: parameters, multiply-adds, bytes, milliseconds."""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from kd_runner.taps import TappedNet
+
+
+def arguments(net: TappedNet, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The net's inputs for the first sample of a batch, on the CPU."""
+    return {argument: batch[name][:1].cpu() for argument, name in net.inputs.items()}
+
+
+@torch.no_grad()
+def static(net: TappedNet, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+    """`parameters`; `macs`, multiply-adds of one sample of the batch's size (half of torch's FLOP count: convolutions
+    and matrix products, no normalisation or activation); `weights_bytes` as a `.safetensors`.
+    """
+    module = copy.deepcopy(net.net).cpu().eval()
+    with FlopCounterMode(display=False) as counter:
+        module(**arguments(net, batch))
+    inputs = {argument: list(value.shape) for argument, value in arguments(net, batch).items()}
+    return {
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "macs": counter.get_total_flops() // 2,
+        "weights_bytes": len(safetensors.torch.save({k: v.contiguous().clone() for k, v in module.state_dict().items()})),
+        "input": inputs,
+    }
+
+
+def latency(runs: Mapping[str, Callable[[], Any]], rounds: int = 30, warmup: int = 3) -> dict[str, float]:
+    """Median milliseconds of each callable, measured in turns so that all see the same machine."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(warmup + rounds):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            if turn >= warmup:
+                times[name].append(time.perf_counter() - started)
+    return {name: 1000 * statistics.median(values) for name, values in times.items()}
+
+
+def torch_call(net: TappedNet, batch: Mapping[str, Tensor]) -> Callable[[], Any]:
+    """One sample through the net in torch, on the CPU."""
+    module, inputs = copy.deepcopy(net.net).cpu().eval(), arguments(net, batch)
+
+    def call() -> Any:
+        with torch.inference_mode():
+            return module(**inputs)
+
+    return call

@@ -1,0 +1,79 @@
+"""The entry: Hydra composes the configuration, a task does the work, a user's mistake becomes one message."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from kd_runner import folders
+from kd_runner.errors import ConfigError
+
+PACKAGE = Path(__file__).parent
+CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if p.is_dir())  # in a wheel; in a checkout
+
+log = logging.getLogger("kd_runner")
+
+
+def main() -> None:
+    """`python -m kd_runner` and `kd-runner`."""
+    folders.register_resolvers()
+    OmegaConf.register_new_resolver("asset", lambda name: str(PACKAGE / "assets" / name), replace=True)
+    folders.name_sweep(sys.argv[1:])
+    # A user's own Python files: those of the folder one stands in, and those beside one's own yaml files.
+    sys.path[:0] = [os.getcwd(), *_config_dirs(sys.argv[1:])]
+    # Idle OpenMP threads that spin make small operations many times slower on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(job)()
+
+
+def job(cfg: DictConfig) -> float | None:
+    """One run, or one point of a sweep. Returns its metric; in a sweep, nan for a point that failed."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        with folders.lock(folder):
+            return perform(cfg, folder)
+    except ConfigError as error:
+        log.error("%s", error)
+        log.debug("", exc_info=True)
+        if not sweeping:
+            raise SystemExit(1) from None
+        folders.mark_failed(folder, str(error))
+    except Exception as error:
+        if not sweeping:
+            raise
+        log.exception("this point failed; the others go on")
+        folders.mark_failed(folder, f"{type(error).__name__}: {error}")
+    return float("nan")
+
+
+def perform(cfg: DictConfig, folder: Path) -> float | None:
+    """Check the configuration, then do what `run` says."""
+    from hydra.utils import get_method
+
+    from kd_runner import checks, launch
+
+    folders.check_resume(cfg.resume)
+    checks.check(cfg)
+    if launch.needed(cfg):
+        return launch.processes(cfg, folder)
+    task: Any = get_method(cfg.run._target_)
+    return task(cfg, folder)
+
+
+def _config_dirs(words: list[str]) -> list[str]:
+    found = []
+    for word, following in zip(words, [*words[1:], ""]):
+        if word in ("--config-dir", "-cd"):
+            found.append(os.path.abspath(following))
+        elif word.startswith("--config-dir="):
+            found.append(os.path.abspath(word.partition("=")[2]))
+    return found

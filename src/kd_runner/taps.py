@@ -1,0 +1,128 @@
+"""Call a net with named inputs and get features by name, without touching the net.
+
+A tap is `module.path` or `module.path:item.item`. The part behind the colon picks from a tuple or list (a number)
+or from a mapping (a key). An empty module path is the net itself: `:out` is entry `out` of its output, `:` is the
+output as it is.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd_runner.errors import ConfigError, nearest
+
+
+class TappedNet:
+    """A net with named inputs and taps.
+
+    It is no module: the net stays a plain one, and its state dict has no prefix.
+
+    Args:
+        net: any module.
+        inputs: argument name of `net.forward` to batch key.
+        taps: feature name to tap path.
+        key: configuration key for messages, `student` or `teacher`.
+
+    Raises:
+        ConfigError: a tap names no module of the net.
+    """
+
+    def __init__(self, net: nn.Module, inputs: Mapping[str, str], taps: Mapping[str, str], key: str):
+        self.net, self.inputs, self.taps, self.key = net, dict(inputs), dict(taps), key
+        modules = dict(net.named_modules())
+        for name, path in self.taps.items():
+            module = path.partition(":")[0]
+            if module not in modules:
+                raise ConfigError(f"{key}.taps.{name}: no module {module!r}.{nearest(module, modules)}")
+
+    def __call__(self, batch: Mapping[str, Any], names: Iterable[str]) -> dict[str, Tensor]:
+        """Run the net once and return the named features. A module that runs twice gives its last output.
+
+        Raises:
+            ConfigError: an unknown name, an input that the batch lacks, a tap that did not fire or gave no tensor.
+        """
+        found: dict[str, Tensor] = {}
+        hooks = []
+        names = list(names)
+        for name in names:
+            module, _, items = self._path(name).partition(":")
+            if module:
+                hook = self._recorder(found, name, items)
+                hooks.append(self.net.get_submodule(module).register_forward_hook(hook))
+        try:
+            output = self.net(**self._arguments(batch))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        found |= {name: value for name, value in self.outputs(output).items() if name in names}
+        for name in names:
+            if name not in found:
+                raise ConfigError(self._silent(name, self._path(name), batch))
+        return found
+
+    def outputs(self, output: Any) -> dict[str, Tensor]:
+        """The taps on the net's own output (`:...`), by name."""
+        return {name: self._item(name, output, path[1:]) for name, path in self.taps.items() if path.startswith(":")}
+
+    def _path(self, name: str) -> str:
+        if name not in self.taps:
+            raise ConfigError(
+                f"{self.key}.taps has no {name!r}, which a loss or metric reads.{nearest(name, self.taps)}"
+            )
+        return self.taps[name]
+
+    def _arguments(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        for argument, name in self.inputs.items():
+            if name not in batch:
+                raise ConfigError(f"{self.key}.inputs.{argument}: the batch has no {name!r}.{nearest(name, batch)}")
+        return {argument: batch[name] for argument, name in self.inputs.items()}
+
+    def _recorder(self, found: dict[str, Tensor], name: str, items: str):
+        def record(module: nn.Module, args: Any, output: Any) -> None:
+            found[name] = self._item(name, output, items)
+
+        return record
+
+    def _item(self, name: str, value: Any, items: str) -> Tensor:
+        where = f"{self.key}.taps.{name} ({self.taps[name]})"
+        for item in filter(None, items.split(".")):
+            if isinstance(value, Mapping):
+                if item not in value:
+                    raise ConfigError(f"{where}: no entry {item!r}.{nearest(item, value)}")
+                value = value[item]
+            elif isinstance(value, tuple | list):
+                if not item.lstrip("-").isdigit() or not -len(value) <= int(item) < len(value):
+                    raise ConfigError(f"{where}: a {type(value).__name__} of {len(value)} has no item {item!r}.")
+                value = value[int(item)]
+            else:
+                raise ConfigError(f"{where}: nothing to pick {item!r} from in a {type(value).__name__}.")
+        if isinstance(value, Mapping):
+            raise ConfigError(
+                f"{where}: the module returns a mapping; choose one with ':{next(iter(value), '')}'. "
+                f"It has {', '.join(map(str, value))}."
+            )
+        if isinstance(value, tuple | list):
+            raise ConfigError(
+                f"{where}: the module returns a {type(value).__name__} of {len(value)}; choose one with ':0'."
+            )
+        return value
+
+    def _silent(self, name: str, path: str, batch: Mapping[str, Any]) -> str:
+        fired: list[str] = []
+        hooks = [
+            module.register_forward_hook(lambda *_, at=at: fired.append(at))
+            for at, module in self.net.named_modules()
+            if at
+        ]
+        try:
+            with torch.no_grad():
+                self.net(**self._arguments(batch))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        module = path.partition(":")[0]
+        inside = [at for at in fired if at.startswith(module + ".")]
+        hint = f" It is a container; {inside[-1]!r} inside it did run." if inside else nearest(module, fired)
+        return f"{self.key}.taps.{name}: module {module!r} exists but is never called in the forward pass.{hint}"
