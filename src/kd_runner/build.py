@@ -1,6 +1,7 @@
 """Objects from configuration: one function a thing, each naming its key when it cannot be made."""
 
 import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,11 @@ def trainer(cfg: DictConfig, folder: Path) -> Any:
     from kd_runner.callbacks.progress import progress
     from kd_runner.callbacks.random_state import RandomState
 
+    # At INFO and as warnings Lightning tells its developers' news; ours are told by the callbacks.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for news in (".*not resumable.*", ".*smaller than the logging interval.*", ".*does not have many workers.*"):
+        warnings.filterwarnings("ignore", news)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
     cuda = torch.cuda.is_available()
     settings: dict[str, Any] = {}
     if cfg.trainer.precision == "auto":

@@ -35,9 +35,9 @@ class Coverage:
     def __str__(self) -> str:
         parts = [f"{len(self.matched)} matched"]
         for name in ("missing", "unexpected", "wrong_shape", "dropped"):
-            if keys := getattr(self, name):
-                shown = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
-                parts.append(f"{len(keys)} {name.replace('_', ' ')} ({shown})")
+            keys = getattr(self, name)
+            shown = f" ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" if keys else ""
+            parts.append(f"{len(keys)} {name.replace('_', ' ')}{shown}")
         return ", ".join(parts)
 
 

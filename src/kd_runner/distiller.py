@@ -50,7 +50,7 @@ class Distiller(LightningModule):
         self.alpha = alpha
         self.tapped_student = student
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
-        self._loss_wires: list[Wire] = [dict(t.inputs) for t in self.terms]
+        self.loss_wires: list[Wire] = [dict(t.inputs) for t in self.terms]
         self._metric_wires: dict[str, Wire] = {name: dict(wires) for name, (_, wires) in (metrics or {}).items()}
         # In a tuple, so that no module registers it: not saved, not set to train, not seen by DDP or the optimizer.
         self._teacher = (teacher,)
@@ -84,7 +84,7 @@ class Distiller(LightningModule):
             ConfigError: a term cannot work with what it is given.
         """
         self.student.eval()
-        scope = self.scope(example, self._loss_wires)
+        scope = self.scope(example, self.loss_wires)
         values = {}
         for term in self.terms:
             inputs = {name: pick(wire, scope) for name, wire in term.inputs.items()}
@@ -98,7 +98,7 @@ class Distiller(LightningModule):
         return values
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        scope = self.scope(batch, self._loss_wires)
+        scope = self.scope(batch, self.loss_wires)
         values = {term.name: term.value(scope) for term in self.terms}
         total = blend(self.terms, values, self.alpha)
         self.log("train/lr", self.optimizers().param_groups[0]["lr"])

@@ -158,3 +158,8 @@ def _flat(cfg: Any) -> dict[str, Any]:
 def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     keys = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
     return [f"{k}: {old.get(k)} there, {new.get(k)} now" for k in keys]
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes reports."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"

@@ -28,7 +28,20 @@ def main() -> None:
     # Idle OpenMP threads that spin make small operations many times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(job)()
+    begun: list[bool] = []
+
+    def entry(cfg: DictConfig) -> float | None:
+        begun.append(True)
+        return job(cfg)
+
+    try:
+        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(entry)()
+    except SystemExit as end:
+        if end.code == 1 and not begun:  # Hydra refused a word, and has said which
+            from kd_runner.suggest import print_suggestions
+
+            print_suggestions(sys.argv[1:], str(CONF))
+        raise
 
 
 def job(cfg: DictConfig) -> float | None:

@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +113,10 @@ def compare(tapped: TappedNet, path: Path, batches: Iterable[Mapping[str, Tensor
         "relative_error": largest / max(scale, 1e-12),
         "agreement": same / places if places else 1.0,
     }
+
+
+def call(path: Path, arguments: Mapping[str, Tensor]) -> Callable[[], Any]:
+    """One run of the file, for timing: as many threads as torch uses."""
+    runner = session(path, threads=torch.get_num_threads())
+    feeds = {name: value.numpy() for name, value in arguments.items()}
+    return lambda: runner.run(None, feeds)

@@ -54,9 +54,7 @@ def fcn_resnet50(num_classes: int = 21, *, weights: str | None = None, aux: bool
     return net
 
 
-def fcn_resnet(
-    num_classes: int, *, layers: Sequence[int] = (2, 2, 2, 2), width: int = 20, aux: bool = False
-) -> FCN:
+def fcn_resnet(num_classes: int, *, layers: Sequence[int] = (2, 2, 2, 2), width: int = 20, aux: bool = False) -> FCN:
     """The same network in small, with random weights: timm's basic blocks and a stem of three 3 x 3 convolutions.
 
     `layers` are the numbers of blocks of layer1 to layer4, whose channels are `width` times 1, 2, 4, 8. Strides,

@@ -31,7 +31,9 @@ def static(net: TappedNet, batch: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         "parameters": sum(p.numel() for p in module.parameters()),
         "macs": counter.get_total_flops() // 2,
-        "weights_bytes": len(safetensors.torch.save({k: v.contiguous().clone() for k, v in module.state_dict().items()})),
+        "weights_bytes": len(
+            safetensors.torch.save({k: v.contiguous().clone() for k, v in module.state_dict().items()})
+        ),
         "input": inputs,
     }
 

@@ -36,6 +36,7 @@ def train(
     started = time.perf_counter()
     seed_everything(cfg.seed, verbose=False)
     module = build.distiller(cfg, student, teacher, data.example())
+    len(data.val)  # a wrong path must not show only after the first epoch
     trainer = build.trainer(cfg, folder)
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():

@@ -1,0 +1,147 @@
+"""run=check: everything that can be known before training, in seconds."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from kd_runner import build
+from kd_runner.data.module import DataModule
+from kd_runner.distiller import Distiller
+from kd_runner.errors import ConfigError
+from kd_runner.losses.terms import blend
+from kd_runner.taps import TappedNet
+
+console = Console(width=140, highlight=False)
+
+
+def check(cfg: DictConfig, folder: Path) -> None:
+    """Print what would be trained, from what and with which losses. Trains and writes nothing.
+
+    Raises:
+        ConfigError: the first thing that would fail.
+    """
+    started = time.perf_counter()
+    data = build.data(cfg)
+    _show_data(cfg, data)
+    student = build.student(cfg)
+    teacher = build.teacher(cfg) if build.reads_teacher(cfg) else None
+    example = data.example()
+    module = build.distiller(cfg, student, teacher, example)
+    _show_taps(module, example)
+    _show_parameters(module)
+    _show_losses(module, example)
+    _scan(data)
+    console.print(f"\nAll of it fits together; {time.perf_counter() - started:.1f} s. Nothing was trained.")
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _show_data(cfg: DictConfig, data: DataModule) -> None:
+    table = _table(f"Data in {cfg.data.root} (scale {cfg.scale})", "part", "samples", "in a batch", "what one holds")
+    shares = {"train": data.batch_size, "unlabeled": data.unlabeled_batch_size, "val": data.val_batch_size}
+    parts = {"train": data.num_labeled, "unlabeled": data.num_unlabeled, "val": len(data.val)}
+    for name, count in parts.items():
+        if count == 0 and name == "unlabeled":
+            continue
+        if count == 0:
+            raise ConfigError(f"data.{name}: no samples")
+        sample = data.val[0] if name == "val" else data.train[0 if name == "train" else data.num_labeled]
+        shapes = ", ".join(f"{key} {_shape(value)}" for key, value in sample.items())
+        table.add_row(name, f"{count:,}", str(shares[name]), shapes)
+    console.print(table)
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    console.print(f"Free disk space for outputs/: {free:.1f} GB")
+    if free < 1:
+        raise ConfigError(f"hydra.run.dir: only {free:.2f} GB are free on the disk of {Path.cwd()}")
+
+
+def _show_taps(module: Distiller, example: Any) -> None:
+    table = _table("Taps", "name", "teacher", "shape", "student", "shape")
+    with torch.no_grad():
+        module.student.eval()
+        ours = module.tapped_student(example, list(module.tapped_student.taps))
+        theirs = module.teacher(example, list(module.teacher.taps)) if module.teacher else {}
+        module.student.train()
+    paths = module.teacher.taps if module.teacher else {}
+    for name in dict.fromkeys([*paths, *module.tapped_student.taps]):
+        there = [paths.get(name, "–"), _shape(theirs[name]) if name in theirs else "–"]
+        here = [module.tapped_student.taps.get(name, "–"), _shape(ours[name]) if name in ours else "–"]
+        table.add_row(name, *there, *here)
+    console.print(table)
+
+
+def _show_parameters(module: Distiller) -> None:
+    table = _table("What trains", "module", "trained", "frozen")
+    parts: dict[str, nn.Module] = {"student": module.student}
+    parts |= {f"loss.{name}": loss for name, loss in module.losses.items() if list(loss.parameters())}
+    if module.teacher is not None:
+        parts["teacher"] = module.teacher.net
+    for name, part in parts.items():
+        trained = sum(p.numel() for p in part.parameters() if p.requires_grad)
+        table.add_row(name, f"{trained:,}", f"{sum(p.numel() for p in part.parameters()) - trained:,}")
+    for name, loss in module.losses.items():
+        for inner, parameter in loss.named_parameters():
+            table.add_row(f"  projection loss.{name}.{inner} {_shape(parameter)}", f"{parameter.numel():,}", "0")
+    console.print(table)
+    if module.teacher is not None:
+        modes = {inner.training for inner in module.teacher.net.modules()}
+        assert modes == {False}, "the teacher is not in eval mode"
+
+
+def _show_losses(module: Distiller, example: Any) -> None:
+    """Values and gradient norms on one batch; the total is that of `blend`."""
+    table = _table(
+        f"Losses on {len(example['index'])} samples (kd.alpha {module.alpha if module.alpha is not None else 'off'})",
+        "term", "kind", "weight", "value", "gradient norm at the student", "of it, weighted",
+    )  # fmt: skip
+    buffers = _statistics(module.teacher)
+    scope = module.scope(example, module.loss_wires)
+    values = {term.name: term.value(scope) for term in module.terms}
+    for term in module.terms:
+        if not torch.isfinite(values[term.name]):
+            raise ConfigError(f"loss.{term.name}: the value is {values[term.name].item()} on the first batch")
+        norm = _gradient_norm(values[term.name], module.student)
+        if norm == 0:
+            console.print(f"[yellow]loss.{term.name} has no gradient at the student on this batch: does it read it?[/]")
+        kind = "distils" if term.distills else "task"
+        share = (blend([term], values, module.alpha) / values[term.name]).item() if values[term.name] != 0 else 0.0
+        table.add_row(term.name, kind, f"{term.weight:g}", f"{values[term.name].item():.4f}", f"{norm:.4f}",
+                      f"{norm * share:.4f}")  # fmt: skip
+    total = blend(module.terms, values, module.alpha)
+    table.add_row("total", "", "", f"{total.item():.4f}", f"{_gradient_norm(total, module.student):.4f}", "")
+    console.print(table)
+    moved = [name for name, before in buffers.items() if not torch.equal(before, _statistics(module.teacher)[name])]
+    assert not moved, f"the teacher's statistics moved: {moved[:3]}"
+
+
+def _gradient_norm(value: torch.Tensor, net: nn.Module) -> float:
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+    return sum(float(g.square().sum()) for g in gradients if g is not None) ** 0.5
+
+
+def _statistics(teacher: TappedNet | None) -> dict[str, torch.Tensor]:
+    return {} if teacher is None else {name: value.clone() for name, value in teacher.net.named_buffers()}
+
+
+def _scan(data: DataModule, count: int = 32) -> None:
+    """Read samples from all over the sets: missing files and labels out of range show now."""
+    for part in (data.train, data.val):
+        for index in range(0, len(part), max(1, len(part) // count)):
+            part[index]
+
+
+def _shape(value: Any) -> str:
+    return "x".join(map(str, value.shape)) if getattr(value, "shape", ()) else "scalar"

@@ -1,0 +1,127 @@
+"""run=compare: what did distillation gain? The same student trained with and without it, over several seeds."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kd_runner import build, folders
+from kd_runner.errors import ConfigError, nearest
+from kd_runner.files import write_json
+from kd_runner.report import compare_page, costs
+from kd_runner.taps import TappedNet
+from kd_runner.tasks.distill import distill
+from kd_runner.tasks.evaluate import measure
+
+log = logging.getLogger(__name__)
+
+
+def compare(cfg: DictConfig, folder: Path) -> float | None:
+    """Run every arm of `run.arms` with every seed, each in a folder of its own, and report. A run that was stopped goes
+    on with what is missing. Returns the metric of the last measured arm, mean over the seeds.
+    """
+    if (ended := folders.begin(folder, cfg)) is not None:
+        log.info("%s has ended already", folder)
+        return ended["score"]
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in arms(cfg)}
+    for seed in cfg.seeds:
+        for name, settings in arms(cfg).items():
+            log.info("--- seed %d, %s", seed, name)
+            place = folder / f"seed{seed}_{name}"
+            distill(arm(cfg, seed, name, settings), place)
+            if folders.is_first():
+                runs[name].append(_result(place))
+        if folders.is_first():
+            _same_start([folder / f"seed{seed}_{name}" for name in runs])
+
+    data = build.data(cfg)
+    teacher = build.teacher(cfg)
+    teacher_metrics = measure(cfg, folder, teacher, data)  # every process takes its share
+    if not folders.is_first():
+        return None
+    student = build.student(cfg)
+    build.checkpoints.load(
+        student.net, folder / f"seed{cfg.seeds[0]}_{distilled(cfg)}" / "student.safetensors", "student"
+    )
+    nets = {"teacher": teacher, "student": student}
+    summary = {
+        "scale": cfg.scale,
+        "monitor": cfg.monitor,
+        "seeds": list(cfg.seeds),
+        "teacher": teacher_metrics,
+        "arms": {name: [run["metrics"] for run in of_arm] for name, of_arm in runs.items()},
+        "steps": {name: of_arm[0]["steps"] for name, of_arm in runs.items()},
+        "seconds": {name: sum(run["seconds"] for run in of_arm) / len(of_arm) for name, of_arm in runs.items()},
+        "costs": _costs(cfg, folder, nets, data),
+    }
+    summary["score"] = sum(m[cfg.monitor] for m in summary["arms"][distilled(cfg)]) / len(cfg.seeds)
+    compare_page.write(cfg, summary, folder)
+    write_json(folder / "metrics.json", summary)
+    log.info("%s\n%s", (folder / "report.md").read_text().split("## Per class")[0], folder / "report.md")
+    return summary["score"]
+
+
+def arms(cfg: DictConfig) -> dict[str, dict[str, Any]]:
+    """Arms in order, the control first; one that equals another (nothing unlabelled to leave out) is left out."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, settings in OmegaConf.to_container(cfg.run.arms).items():  # type: ignore[union-attr]
+        changing = {key: value for key, value in settings.items() if OmegaConf.select(cfg, key) != value}
+        if not settings or changing:
+            found[str(name)] = changing
+    if len(found) < 2:
+        raise ConfigError("run.arms: two arms that differ are needed, the control first")
+    return found
+
+
+def distilled(cfg: DictConfig) -> str:
+    """The arm that stands for the experiment: the one that changes nothing, else the second."""
+    return next((name for name, settings in arms(cfg).items() if not settings), list(arms(cfg))[1])
+
+
+def arm(cfg: DictConfig, seed: int, name: str, settings: dict[str, Any]) -> DictConfig:
+    """The configuration of one arm: no export of its own, a seed, and what differs."""
+    own = cfg.copy()
+    own.seed, own.export, own.resume = seed, None, None
+    own.run = OmegaConf.create({"_target_": "kd_runner.tasks.distill.distill"})
+    for key, value in settings.items():
+        try:
+            OmegaConf.update(own, key, value, merge=False)
+        except OmegaConfBaseException:
+            parent = OmegaConf.select(own, key.rpartition(".")[0] or "") or own
+            hint = nearest(key.rpartition(".")[2], map(str, parent))
+            raise ConfigError(f"run.arms.{name}: no key {key!r} in the configuration.{hint}") from None
+    return own
+
+
+def _result(place: Path) -> dict[str, Any]:
+    return json.loads((place / "metrics.json").read_text())
+
+
+def _same_start(places: list[Path]) -> None:
+    """The comparison is one of equals only where the arms started from the same weights."""
+    digests = {hashlib.sha256((place / "student_untrained.safetensors").read_bytes()).hexdigest() for place in places}
+    assert len(digests) == 1, f"different initial weights in {places}"
+
+
+def _costs(cfg: DictConfig, folder: Path, nets: dict[str, TappedNet], data: Any) -> dict[str, Any]:
+    """Size and speed of teacher and student, side by side in one run."""
+    batch = data.example(1)
+    found = {role: costs.static(net, batch) for role, net in nets.items()}
+    calls = {f"{role} torch": costs.torch_call(net, batch) for role, net in nets.items()}
+    if cfg.get("export"):
+        from kd_runner.export import onnx
+
+        for role, net in nets.items():
+            exporter = build.make(cfg.export, "export")
+            module = build.evaluator(cfg, net)
+            place = folder if role == "student" else folder / "teacher"
+            found[role] |= exporter.export(module, data, place)
+            calls[f"{role} onnxruntime"] = onnx.call(place / "model.onnx", costs.arguments(net, batch))
+    for name, milliseconds in costs.latency(calls).items():
+        role, engine = name.split(" ")
+        found[role][f"{engine}_ms"] = milliseconds
+    return found

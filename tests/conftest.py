@@ -1,0 +1,86 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def mini_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A very small VOC data set."""
+    from kd_runner.data import mini_voc
+
+    root = tmp_path_factory.mktemp("mini") / "voc"
+    mini_voc.write(root, num_train=12, num_val=7, num_unlabeled=10, size=32)
+    return root
+
+
+@pytest.fixture(scope="session")
+def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a narrow teacher."""
+    from kd_runner.checkpoints import save_student
+    from kd_runner.models.fcn_resnet import fcn_resnet
+
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    torch.manual_seed(0)
+    save_student(fcn_resnet(11, layers=(1, 1, 1, 1), width=4), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(mini_root: Path, teacher_file: Path) -> list[str]:
+    """Words that make the default experiment so small that a run takes a second or two."""
+    return [
+        f"data.root={mini_root}",
+        "data.prepare=null",
+        f"teacher.checkpoint={teacher_file}",
+        "++teacher.net.layers=[1,1,1,1]",
+        "teacher.net.width=4",
+        "data.train.transform.crop=32",
+        "data.batch_size=4",
+        "data.unlabeled_batch_size=2",
+        "data.val_batch_size=2",
+        "data.steps_per_epoch=3",
+        "trainer.max_epochs=2",
+        "trainer.check_val_every_n_epoch=1",
+        "scheduler.warmup_steps=1",
+        "student.net.width_mult=0.25",
+        "student.net.aspp_channels=8",
+        "student.net.skip_channels=8",
+    ]
+
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, tiny: list[str]) -> Cli:
+    """`python -m kd_runner` on the tiny task, in a fresh folder, as a user starts it."""
+
+    def call(*words: str, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "kd_runner", *tiny, *words]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+    return call
+
+
+@pytest.fixture
+def here(tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The same inside this process: no import time. Raises SystemExit where the command would fail."""
+    from kd_runner import run
+
+    def call(*words: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["kd_runner", *tiny, *words])
+        run.main()
+
+    return call
