@@ -44,7 +44,7 @@ def tiny(mini_root: Path, teacher_file: Path) -> list[str]:
         "data.prepare=null",
         f"teacher.checkpoint={teacher_file}",
         "++teacher.net.layers=[1,1,1,1]",
-        "teacher.net.width=4",
+        "++teacher.net.width=4",
         "data.train.transform.crop=32",
         "data.batch_size=4",
         "data.unlabeled_batch_size=2",

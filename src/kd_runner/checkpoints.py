@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -62,13 +61,15 @@ def read(path: str | Path, key: str) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         raise ConfigError(
             f"{key}: {path} holds objects other than tensors and plain data, or is no checkpoint; it was not loaded, "
-            f"since loading could run code from it. Save its state dict alone. ({str(error).splitlines()[0][:120]})"
+            f"since loading could run code from it. Save its state dict alone. ({_reason(error)})"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise ConfigError(
-            f"{key}: {path} is cut short or no checkpoint ({str(error).splitlines()[0][:120]})"
-        ) from error
+    except Exception as error:  # a damaged file raises whatever its bytes happen to say: IndexError, struct.error, ...
+        raise ConfigError(f"{key}: {path} is cut short or no checkpoint ({_reason(error)})") from error
     return _tensors(content, key, path)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:120]
 
 
 def _tensors(content: Any, key: str, path: Path) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ def check(cfg: DictConfig) -> None:
     _check_keys(cfg)
     _check_values(cfg)
     content = OmegaConf.to_container(cfg, resolve=True)
+    locate(cfg.run._target_, "run")
     for key, node in _targets(content):
         _check_call(key, node)
     _check_terms(cfg)

@@ -20,8 +20,8 @@ log = logging.getLogger("kd_runner")
 
 def main() -> None:
     """`python -m kd_runner` and `kd-runner`."""
-    folders.register_resolvers()
-    OmegaConf.register_new_resolver("asset", lambda name: str(PACKAGE / "assets" / name), replace=True)
+    sys.argv[1:] = _flags_first(sys.argv[1:])
+    register_resolvers()
     folders.name_sweep(sys.argv[1:])
     # A user's own Python files: those of the folder one stands in, and those beside one's own yaml files.
     sys.path[:0] = [os.getcwd(), *_config_dirs(sys.argv[1:])]
@@ -42,6 +42,12 @@ def main() -> None:
 
             print_suggestions(sys.argv[1:], str(CONF))
         raise
+
+
+def register_resolvers() -> None:
+    """Functions that the yaml files call."""
+    folders.register_resolvers()
+    OmegaConf.register_new_resolver("asset", lambda name: str(PACKAGE / "assets" / name), replace=True)
 
 
 def job(cfg: DictConfig) -> float | None:
@@ -80,6 +86,22 @@ def perform(cfg: DictConfig, folder: Path) -> float | None:
         return launch.processes(cfg, folder)
     task: Any = get_method(cfg.run._target_)
     return task(cfg, folder)
+
+
+def _flags_first(words: list[str]) -> list[str]:
+    """Hydra's parser takes no flag behind the first override; a person does not know that."""
+    flags, overrides, rest = [], [], iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        flags.append(word)
+        if word in _WITH_VALUE:
+            flags.extend([following] if (following := next(rest, None)) is not None else [])
+    return [*flags, *overrides]
+
+
+_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"}
 
 
 def _config_dirs(words: list[str]) -> list[str]:

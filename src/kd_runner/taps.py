@@ -31,7 +31,7 @@ class TappedNet:
 
     def __init__(self, net: nn.Module, inputs: Mapping[str, str], taps: Mapping[str, str], key: str):
         self.net, self.inputs, self.taps, self.key = net, dict(inputs), dict(taps), key
-        modules = dict(net.named_modules())
+        modules = dict(net.named_modules(remove_duplicate=False))
         for name, path in self.taps.items():
             module = path.partition(":")[0]
             if module not in modules:
@@ -46,17 +46,19 @@ class TappedNet:
         found: dict[str, Tensor] = {}
         hooks = []
         names = list(names)
-        for name in names:
-            module, _, items = self._path(name).partition(":")
-            if module:
-                hook = self._recorder(found, name, items)
-                hooks.append(self.net.get_submodule(module).register_forward_hook(hook))
         try:
+            for name in names:
+                module, _, items = self._path(name).partition(":")
+                if module:
+                    hook = self._recorder(found, name, items)
+                    hooks.append(self.net.get_submodule(module).register_forward_hook(hook))
             output = self.net(**self._arguments(batch))
         finally:
             for hook in hooks:
                 hook.remove()
-        found |= {name: value for name, value in self.outputs(output).items() if name in names}
+        for name in names:
+            if self.taps[name].startswith(":"):
+                found[name] = self._item(name, output, self.taps[name][1:])
         for name in names:
             if name not in found:
                 raise ConfigError(self._silent(name, self._path(name), batch))
@@ -89,9 +91,10 @@ class TappedNet:
         where = f"{self.key}.taps.{name} ({self.taps[name]})"
         for item in filter(None, items.split(".")):
             if isinstance(value, Mapping):
-                if item not in value:
-                    raise ConfigError(f"{where}: no entry {item!r}.{nearest(item, value)}")
-                value = value[item]
+                entries = {str(entry): entry for entry in value}
+                if item not in entries:
+                    raise ConfigError(f"{where}: no entry {item!r}.{nearest(item, entries)}")
+                value = value[entries[item]]
             elif isinstance(value, tuple | list):
                 if not item.lstrip("-").isdigit() or not -len(value) <= int(item) < len(value):
                     raise ConfigError(f"{where}: a {type(value).__name__} of {len(value)} has no item {item!r}.")
@@ -107,6 +110,8 @@ class TappedNet:
             raise ConfigError(
                 f"{where}: the module returns a {type(value).__name__} of {len(value)}; choose one with ':0'."
             )
+        if not isinstance(value, Tensor):
+            raise ConfigError(f"{where}: a {type(value).__name__}, not a tensor.")
         return value
 
     def _silent(self, name: str, path: str, batch: Mapping[str, Any]) -> str:

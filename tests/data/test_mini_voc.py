@@ -101,10 +101,10 @@ def test_two_writers_at_once_leave_one_complete_set(tmp_path: Path) -> None:
 
 def test_other_content_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="data.root"):
+    with pytest.raises(ValueError, match=r"data\.root"):
         mini_voc.write(tmp_path, **SMALL)
     mini_voc.write(tmp_path / "mini", **SMALL)
-    with pytest.raises(ValueError, match="data.root.*other arguments"):
+    with pytest.raises(ValueError, match=r"data\.root.*other arguments"):
         mini_voc.write(tmp_path / "mini", **SMALL, seed=1)
 
 

@@ -5,14 +5,14 @@ surface is another, tinted crop of a photograph, so neither colour nor texture t
 label d + 1, label 0 is the background, 255 the one-pixel contour around each object, as in VOC.
 
 Sources, both shipped inside scikit-learn:
-* `load_digits`: 1,797 digits of 8 x 8 pixels (UCI "Optical Recognition of Handwritten Digits", E. Alpaydin and
-  C. Kaynak, 1998, CC BY 4.0);
-* `load_sample_images`, both CC BY 2.0: "china.jpg" by danielbuechele (flickr.com/photos/danielbuechele/6061409035)
-  and "flower.jpg" by vultilion (flickr.com/photos/vultilion/6056698931). The scenes are cropped, rescaled and
-  recoloured from them.
+* `load_digits`: 1,797 digits of 8 x 8 pixels (UCI "Optical Recognition of Handwritten Digits", E. Alpaydin
+  and C. Kaynak, 1998, CC BY 4.0);
+* `load_sample_images`, both CC BY 2.0: "china.jpg" by danielbuechele
+  (flickr.com/photos/danielbuechele/6061409035) and "flower.jpg" by vultilion
+  (flickr.com/photos/vultilion/6056698931). The scenes are cropped, rescaled and recoloured from them.
 
-Validation scenes share no digit and no photograph pixel with any other split. The teacher's scenes come from the
-same digits and photograph halves as `train` and `unlabeled`, but no scene is in two lists.
+Validation scenes share no digit and no photograph pixel with any other split. The teacher's scenes come from
+the same digits and photograph halves as `train` and `unlabeled`, but no scene is in two lists.
 """
 
 import json
@@ -51,12 +51,13 @@ def write(
 ) -> Path:
     """Write the scenes below `root` once and return the folder `root/VOCdevkit/VOC2012`.
 
-    Pictures are `size` x `size` pixels. `ImageSets/Segmentation` lists `train`, `val`, `trainval`, `unlabeled`
-    (pictures without a mask file) and `teacher` (pictures with one). Scene k of a list depends on `seed`, `size`,
-    the list and k alone, so a longer list begins with the shorter one.
+    Pictures are `size` x `size` pixels. `ImageSets/Segmentation` lists `train`, `val`, `trainval`,
+    `unlabeled` (pictures without a mask file) and `teacher` (pictures with one). Scene k of a list depends on
+    `seed`, `size`, the list and k alone, so a longer list begins with the shorter one.
 
-    A complete data set of the same arguments is used as it is. The files are written into a folder beside `root`
-    that is renamed at the end: a stopped run leaves nothing half done, and of two runs at once one wins.
+    A complete data set of the same arguments is used as it is. The files are written into a folder beside
+    `root` that is renamed at the end: a stopped run leaves nothing half done, and of two runs at once one
+    wins.
 
     Raises ValueError if an argument is out of range, or if `root` holds anything else.
     """
@@ -92,7 +93,9 @@ def _is_complete(root: Path, manifest: dict[str, int]) -> bool:
         return False
     found_at = root / "manifest.json"
     if not found_at.is_file():
-        raise ValueError(f"data.root={root} holds something else than the mini data set: give an empty folder")
+        raise ValueError(
+            f"data.root={root} holds something else than the mini data set: give an empty folder"
+        )
     found = json.loads(found_at.read_text())
     if found != manifest:
         raise ValueError(
@@ -164,7 +167,9 @@ def _scene(sources: _Sources, size: int, random: np.random.Generator) -> tuple[A
         chosen = int(random.integers(len(sources.digits)))
         # One pixel wider than the picture on each side, so that the contour can be cut like the object.
         canvas = np.zeros((size + 2, size + 2), bool)
-        canvas[top + 1 : top + 1 + side, left + 1 : left + 1 + side] = _silhouette(sources.digits[chosen], side, random)
+        canvas[top + 1 : top + 1 + side, left + 1 : left + 1 + side] = _silhouette(
+            sources.digits[chosen], side, random
+        )
         contour = _dilate(canvas)[1:-1, 1:-1]
         body = canvas[1:-1, 1:-1]
         image[body] = _surface(sources.patch(size, random), random)[body]
@@ -177,12 +182,14 @@ def _scene(sources: _Sources, size: int, random: np.random.Generator) -> tuple[A
 def _free_place(
     placed: list[tuple[int, int, int]], size: int, random: np.random.Generator
 ) -> tuple[int, int, int] | None:
-    """(top, left, side) of a square that hides little of those already placed; None if ten tries find no place."""
+    """(top, left, side) of a square that hides little of those before it; None after ten tries."""
     for _ in range(10):
         side = int(size * random.uniform(0.46, 0.72))
         top, left = (int(v) for v in random.integers(0, size - side + 1, size=2))
         overlaps = (
-            max(0, min(top + side, t + s) - max(top, t)) * max(0, min(left + side, x + s) - max(left, x)) / (s * s)
+            max(0, min(top + side, t + s) - max(top, t))
+            * max(0, min(left + side, x + s) - max(left, x))
+            / (s * s)
             for t, x, s in placed
         )
         if max(overlaps, default=0.0) < 0.2:
@@ -220,7 +227,7 @@ def _dilate(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def voc_palette() -> Array:
-    """VOC's official 256 colours, 256 x 3: the bits of a label spread over the high bits of red, green, blue."""
+    """VOC's official colours, 256 x 3: three bits of a label make the high bits of each channel."""
     colours = np.zeros((256, 3), np.uint8)
     for label in range(256):
         for channel in range(3):

@@ -82,7 +82,8 @@ class Seeded(Dataset[dict[str, Any]]):
     def __getitem__(self, key: Key | int) -> dict[str, Any]:
         index, seed = key if isinstance(key, tuple) else (key, 0)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            # Not torch.manual_seed: it would also seed the GPU's generator, which dropout reads and nothing puts back.
+            torch.default_generator.manual_seed(seed)
             sample = self.samples[index]
         return {**sample, "index": torch.tensor(index)}
 

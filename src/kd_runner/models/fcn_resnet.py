@@ -1,8 +1,8 @@
 """Fully convolutional networks on a dilated ResNet: the teachers of the segmentation experiments.
 
-Both give torchvision's dictionary: "out" (B, num_classes, H, W) at the size of the input and, with `aux`, "aux" of
-the same shape, read from layer3. Module paths worth tapping, with strides: `backbone.layer1` /4, `backbone.layer2`,
-`backbone.layer3` and `backbone.layer4` /8, `classifier` /8 (the logits before upsampling).
+Both give torchvision's dictionary: "out" (B, num_classes, H, W) at the size of the input and, with `aux`,
+"aux" of the same shape, read from layer3. Module paths worth tapping, with strides: `backbone.layer1` /4,
+`backbone.layer2`, `backbone.layer3` and `backbone.layer4` /8, `classifier` /8 (the logits before upsampling).
 
 Source: Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015, in the
 dilated form of `torchvision.models.segmentation.fcn_resnet50`.
@@ -21,10 +21,11 @@ def fcn_resnet50(num_classes: int = 21, *, weights: str | None = None, aux: bool
     """torchvision's FCN-ResNet50: 32,957,013 parameters with 21 classes, 35,322,218 with the auxiliary head.
 
     `weights` is None (random; nothing is downloaded, the backbone's ImageNet weights neither) or the name of
-    published ones: "COCO_WITH_VOC_LABELS_V1" or "DEFAULT". Those hold the auxiliary head too; with `aux` off it is
-    dropped after loading.
+    published ones: "COCO_WITH_VOC_LABELS_V1" or "DEFAULT". Those hold the auxiliary head too; with `aux` off
+    it is dropped after loading.
 
-    Raises ValueError if there are no weights of that name, they do not fit `num_classes`, or cannot be fetched.
+    Raises ValueError if there are no weights of that name, they do not fit `num_classes`, or cannot be
+    fetched.
     """
     if weights is None:
         return torchvision_fcn_resnet50(
@@ -34,7 +35,9 @@ def fcn_resnet50(num_classes: int = 21, *, weights: str | None = None, aux: bool
         published = FCN_ResNet50_Weights[weights]
     except KeyError:
         names = ", ".join(FCN_ResNet50_Weights.__members__)
-        raise ValueError(f"teacher.net.weights={weights}: torchvision publishes only {names} (or null)") from None
+        raise ValueError(
+            f"teacher.net.weights={weights}: torchvision publishes only {names} (or null)"
+        ) from None
     published_classes = len(published.meta["categories"])
     if num_classes != published_classes:
         raise ValueError(
@@ -45,8 +48,8 @@ def fcn_resnet50(num_classes: int = 21, *, weights: str | None = None, aux: bool
         net = torchvision_fcn_resnet50(weights=published, progress=False)
     except OSError as error:  # urllib's URLError and HTTPError are OSErrors, as is a full disk
         raise ValueError(
-            f"teacher.net.weights={weights} could not be fetched from {published.url} ({error}): set it to null "
-            "and name a local file of the same weights in teacher.checkpoint"
+            f"teacher.net.weights={weights} could not be fetched from {published.url} ({error}): "
+            "set it to null and name a local file of the same weights in teacher.checkpoint"
         ) from error
     if not aux:
         net.aux_classifier = None
@@ -54,21 +57,32 @@ def fcn_resnet50(num_classes: int = 21, *, weights: str | None = None, aux: bool
     return net
 
 
-def fcn_resnet(num_classes: int, *, layers: Sequence[int] = (2, 2, 2, 2), width: int = 20, aux: bool = False) -> FCN:
-    """The same network in small, with random weights: timm's basic blocks and a stem of three 3 x 3 convolutions.
+def fcn_resnet(
+    num_classes: int, *, layers: Sequence[int] = (2, 2, 2, 2), width: int = 20, aux: bool = False
+) -> FCN:
+    """The same network in small, with random weights: timm's basic blocks and a stem of three 3 x 3
+    convolutions.
 
-    `layers` are the numbers of blocks of layer1 to layer4, whose channels are `width` times 1, 2, 4, 8. Strides,
-    module paths and the head are those of `fcn_resnet50`. 1,177,199 parameters with 11 classes at the defaults.
+    `layers` are the numbers of blocks of layer1 to layer4, whose channels are `width` times 1, 2, 4, 8.
+    Strides, module paths and the head are those of `fcn_resnet50`. 1,153,741 parameters with 11 classes at
+    the defaults.
 
     Raises ValueError if `layers` has not four entries or `width` is odd.
     """
     if len(layers) != 4 or min(layers) < 1:
         raise ValueError(f"teacher.net.layers={list(layers)}: four numbers of at least one block are needed")
     if width < 2 or width % 2:
-        raise ValueError(f"teacher.net.width={width}: an even number is needed, the stem starts with half of it")
+        raise ValueError(
+            f"teacher.net.width={width}: an even number is needed, the stem starts with half of it"
+        )
     channels = tuple(width * factor for factor in (1, 2, 4, 8))
     resnet = ResNet(
-        BasicBlock, tuple(layers), output_stride=8, stem_type="deep", stem_width=width // 2, channels=channels
+        BasicBlock,  # type: ignore[arg-type]  # timm annotates the class as its instance
+        tuple(layers),
+        output_stride=8,
+        stem_type="deep",
+        stem_width=width // 2,
+        channels=channels,
     )
     return_layers = {"layer4": "out"} | ({"layer3": "aux"} if aux else {})
     return FCN(

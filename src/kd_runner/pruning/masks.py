@@ -1,0 +1,54 @@
+"""Run a net with a factor on each head and hidden unit, without changing it.
+
+A factor multiplies what the unit passes on, and weighs it in the statistics of a LayerNorm over the units:
+mean = sum(m x) / sum(m), var = sum(m (x - mean)^2) / sum(m). With factors 1 that is the net itself; with 0 and 1 it is
+exactly the pruned net, whose norm no longer sees the removed units (zeroing their outputs alone would be another
+function); in between it is smooth, so d loss / d m says what removing a unit does, the norm's shift included.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from kd_runner.pruning.layout import Layout, find_units
+
+
+@contextmanager
+def masked(net: nn.Module, layout: Layout | Mapping, masks: Mapping[str, Mapping[str, Tensor]]) -> Iterator[None]:
+    """While active, `net` runs with `masks[kind][block]`, tensors `(units,)`, as factors. Gradients reach the masks."""
+    hooks = []
+    try:
+        for kind, of_blocks in masks.items():
+            units = find_units(net, layout, kind)
+            for block, mask in of_blocks.items():
+                unit = units[block]
+                factor = mask.repeat_interleave(unit.width)
+                hooks.append(unit.out.register_forward_pre_hook(_scale(factor)))
+                if unit.norm is not None:
+                    hooks.append(unit.norm.register_forward_hook(_norm(factor)))
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _scale(factor: Tensor):
+    def scale(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        return ((args[0] * factor).to(args[0].dtype),)
+
+    return scale
+
+
+def _norm(factor: Tensor):
+    def norm(module: nn.LayerNorm, args: tuple[Tensor], output: Tensor) -> Tensor:
+        x = args[0].to(factor.dtype)
+        weight = factor / factor.sum()
+        centred = x - (x * weight).sum(-1, keepdim=True)
+        variance = (centred.square() * weight).sum(-1, keepdim=True)
+        y = centred * (variance + module.eps).rsqrt()
+        if module.elementwise_affine:
+            y = y * module.weight + (0 if module.bias is None else module.bias)
+        return y.to(output.dtype)
+
+    return norm

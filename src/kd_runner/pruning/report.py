@@ -1,0 +1,42 @@
+"""What pruning took away: parameters and multiply-adds, before and after."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@torch.no_grad()
+def multiply_adds(net: nn.Module, *inputs: Tensor) -> int:
+    """Multiply-adds of one forward pass in eval mode: half the operations of torch's `FlopCounterMode`.
+
+    Counted are matrix products, convolutions and both products of attention, pad tokens included; norms, activations
+    and position encodings are not. Runs on the meta device: nothing is computed and no memory is taken.
+    """
+    tensors = {name: t.to("meta") for name, t in (*net.named_parameters(), *net.named_buffers())}
+    counter = FlopCounterMode(display=False)
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        with counter:
+            functional_call(net, tensors, tuple(x.to("meta") for x in inputs))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return counter.get_total_flops() // 2
+
+
+def cost(net: nn.Module, *inputs: Tensor) -> dict[str, int]:
+    """`parameters` of `net`, a shared one counted once, and its `multiply_adds` on `inputs`."""
+    return {"parameters": sum(p.numel() for p in net.parameters()), "multiply_adds": multiply_adds(net, *inputs)}
+
+
+def table(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    """A markdown table of two costs and of what is left, in per cent."""
+    lines = ["| | before | after | left |", "|---|---|---|---|"]
+    for key in before:
+        share = 100 * after[key] / before[key]
+        lines.append(f"| {key.replace('_', ' ')} | {before[key]:,} | {after[key]:,} | {share:.1f} % |")
+    return "\n".join(lines)

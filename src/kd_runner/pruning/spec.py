@@ -1,0 +1,102 @@
+"""What was kept, as plain JSON: with a state dict it rebuilds the pruned net, without pickle.
+
+```json
+{"format": "kd_runner.pruning/1", "layout": {"blocks": "blocks.*", ...},
+ "heads": {"blocks.0": {"of": 16, "kept": [0, 3, 5]}}, "hidden": {"blocks.0": {"of": 2730, "kept": "9f04..."}}}
+```
+Indices count in the unpruned net, so `kept` of the heads says which teacher head each student head comes from. In the
+file hidden units are a bit mask in hexadecimal digits, most significant bit first: 683 digits for 2730 units.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import nn
+
+from kd_runner.errors import ConfigError, nearest
+from kd_runner.pruning.layout import KINDS, Layout, find_units
+from kd_runner.pruning.surgery import cut
+
+FORMAT = "kd_runner.pruning/1"
+Spec = dict
+
+
+def whole(net: nn.Module, layout: Layout | Mapping) -> Spec:
+    """The spec of `net` as it is: everything kept."""
+    layout = Layout.read(layout)
+    units = {kind: find_units(net, layout, kind) for kind in KINDS}
+    counts = {
+        kind: {b: {"of": u.count, "kept": list(range(u.count))} for b, u in units[kind].items()} for kind in KINDS
+    }
+    return {"format": FORMAT, "layout": asdict(layout), **counts}
+
+
+def narrowed(spec: Spec, kept: Mapping[str, Mapping[str, Sequence[int]]]) -> Spec:
+    """`spec` after a further round that kept the indices `kept[kind][block]` into the units present at that time."""
+    result = {**spec, **{kind: dict(spec[kind]) for kind in KINDS}}
+    for kind, of_blocks in kept.items():
+        for block, indices in of_blocks.items():
+            entry = spec[kind][block]
+            result[kind][block] = {"of": entry["of"], "kept": [entry["kept"][i] for i in sorted(indices)]}
+    return result
+
+
+def apply(net: nn.Module, spec: Spec) -> nn.Module:
+    """Cut the unpruned `net`, in place, to `spec`; then its state dict fits. Works on the meta device too.
+
+    Raises `ConfigError` where the net's widths are not those of the unpruned net of the spec.
+    """
+    kept = {}
+    for kind in KINDS:
+        units = find_units(net, spec["layout"], kind)
+        if units.keys() != spec[kind].keys():
+            wrong = sorted(units.keys() ^ spec[kind].keys())
+            raise ConfigError(f"pruning.spec.{kind}: the spec and the net differ in the blocks {wrong}")
+        for block, entry in spec[kind].items():
+            if units[block].count != entry["of"]:
+                raise ConfigError(
+                    f"pruning.spec.{kind}.{block}: made for {entry['of']}, the net has {units[block].count}"
+                )
+        kept[kind] = {block: entry["kept"] for block, entry in spec[kind].items()}
+    cut(net, spec["layout"], kept)
+    return net
+
+
+def counts(spec: Spec, kind: str) -> list[int]:
+    """Kept units per block, in the order of the net: `num_heads` or `hidden` of a pruned `EvaViT`."""
+    return [len(entry["kept"]) for entry in spec[kind].values()]
+
+
+def save(spec: Spec, path: str | Path) -> None:
+    """Write `spec` as JSON."""
+    hidden = {b: {"of": e["of"], "kept": _to_hex(e["kept"], e["of"])} for b, e in spec["hidden"].items()}
+    Path(path).write_text(json.dumps({**spec, "hidden": hidden}, indent=1) + "\n")
+
+
+def load(path: str | Path) -> Spec:
+    """Read what `save` wrote. Raises `ConfigError` naming the file where it is something else."""
+    try:
+        spec = json.loads(Path(path).read_text())
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"pruning.spec: {path} is not JSON: {error}") from None
+    if not isinstance(spec, dict) or spec.get("format") != FORMAT:
+        raise ConfigError(f"pruning.spec: {path} is not of the format {FORMAT}")
+    for key in ("layout", *KINDS):
+        if key not in spec:
+            raise ConfigError(f"pruning.spec: {path} lacks {key!r}.{nearest(key, spec)}")
+    for entry in spec["hidden"].values():
+        entry["kept"] = _from_hex(entry["kept"], entry["of"])
+    return spec
+
+
+def _to_hex(kept: Sequence[int], size: int) -> str:
+    present = set(kept)
+    bits = "".join("1" if i in present else "0" for i in range(size)).ljust(-(-size // 4) * 4, "0")
+    return f"{int(bits, 2):0{len(bits) // 4}x}"
+
+
+def _from_hex(digits: str, size: int) -> list[int]:
+    bits = f"{int(digits, 16):0{4 * len(digits)}b}"
+    return [i for i in range(size) if bits[i] == "1"]

@@ -1,0 +1,25 @@
+"""run=compare: equal starts, every arm and seed, one honest report."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+def test_compare(here, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["run=compare", "seeds=[0,1]", "trainer.max_epochs=1", "callbacks=[checkpoints]", "logger=none"]
+    here(*words, "export.samples=2")
+    (folder,) = (p.parent for p in (tmp_path / "outputs" / "voc_kd").glob("*/table.csv"))
+    found = json.loads((folder / "metrics.json").read_text())
+    assert list(found["arms"]) == ["undistilled", "distilled", "distilled_same_labels"]
+    assert all(len(runs) == 2 for runs in found["arms"].values()) and set(found["steps"].values()) == {3}
+    starts = [(folder / f"seed0_{arm}" / "student_untrained.safetensors").read_bytes() for arm in found["arms"]]
+    assert len(set(starts)) == 1
+    assert starts[0] != (folder / "seed1_distilled" / "student_untrained.safetensors").read_bytes()
+    gains = [b["miou"] - a["miou"] for a, b in zip(found["arms"]["undistilled"], found["arms"]["distilled"])]
+    assert found["gains"]["distilled"]["mean"] == pytest.approx(sum(gains) / 2)
+    report = (folder / "report.md").read_text()
+    for word in ("Scale **mini**", "gap closed", "onnxruntime, ms", "iou/background", "± gain", "multiply-adds"):
+        assert word in report
+    assert (folder / "model.onnx").exists() and (folder / "comparison.png").stat().st_size > 5000
+    assert found["costs"]["student"]["parameters"] < found["costs"]["teacher"]["parameters"] * 100

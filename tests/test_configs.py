@@ -1,0 +1,57 @@
+"""Every yaml composes, and everything that it names is there and takes what it is given."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from kd_runner import checks
+from kd_runner.run import CONF, register_resolvers
+
+register_resolvers()
+EXPERIMENTS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml") if p.stem != "none")
+GROUPS = (
+    "model",
+    "data",
+    "loss",
+    "metric",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "callbacks",
+    "logger",
+    "export",
+)
+
+
+def composed(*words: str):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", overrides=list(words))
+
+
+@pytest.mark.parametrize("scale", ["mini", "full"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_experiment(experiment: str, scale: str) -> None:
+    words = [f"experiment={experiment}", f"scale={scale}"]
+    checks.check(composed(*words, *(["data.root=/data", "teacher.checkpoint=t.pth"] if scale == "full" else [])))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_choice_of_a_group(group: str) -> None:
+    for file in sorted((CONF / group).glob("*.yaml")):
+        content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+        for key, node in checks._targets(content, group):
+            checks._check_call("trainer" if group == "trainer" else key, node)
+
+
+def test_one_word_names_yaml_and_key() -> None:
+    """`conf/loss/kl_logits.yaml` defines the term `kl_logits`, so that the file is found from the log."""
+    for group in ("loss", "metric"):
+        for file in (CONF / group).glob("*.yaml"):
+            assert list(OmegaConf.load(file)) == [file.stem]
+
+
+def test_run_and_size_files_name_known_experiments() -> None:
+    for file in [*(CONF / "size").glob("*.yaml"), *(CONF / "recipe").glob("*.yaml")]:
+        assert any(Path(file.stem).name.startswith(f"{experiment}_") for experiment in EXPERIMENTS), file

@@ -1,0 +1,56 @@
+"""A sweep: a folder a point, one table, failures that stop nothing, and only what is missing the second time."""
+
+import csv
+import subprocess
+from pathlib import Path
+
+from tests.conftest import Cli
+
+FAST = ["trainer.max_epochs=1", "data.steps_per_epoch=2", "export=none", "callbacks=[checkpoints]"]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "sweep.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_grid_gives_one_table_and_the_second_call_does_nothing(cli: Cli, tmp_path: Path) -> None:
+    words = [*FAST, "-m", "kd.temperature=2,4", "kd.alpha=0.5,0.9"]
+    assert cli(*words).returncode == 0
+    folder = tmp_path / "outputs" / "voc_kd" / "sweep_kd.temperature_kd.alpha"
+    found = rows(folder)
+    assert {(r["kd.temperature"], r["kd.alpha"]) for r in found} == {
+        ("2", "0.5"),
+        ("2", "0.9"),
+        ("4", "0.5"),
+        ("4", "0.9"),
+    }
+    assert all(r["status"] == "ended" and float(r["miou"]) > 0 for r in found)
+    assert (folder / "sweep.png").stat().st_size > 5000
+
+    written = {p: p.stat().st_mtime_ns for p in folder.glob("*/metrics.json")}
+    again = cli(*words)
+    assert again.returncode == 0 and again.stdout.count("has ended already") == 4
+    assert {p: p.stat().st_mtime_ns for p in folder.glob("*/metrics.json")} == written
+
+    best = max(found, key=lambda r: float(r["miou"]))
+    script = (folder / "best.sh").read_text()
+    assert f"kd.temperature={best['kd.temperature']}" in script and f"kd.alpha={best['kd.alpha']}" in script
+    rerun = subprocess.run(["bash", str(folder / "best.sh")], cwd=tmp_path, capture_output=True, text=True)
+    assert rerun.returncode == 0, rerun.stdout + rerun.stderr
+
+
+def test_a_point_that_fails_stops_no_other_and_is_tried_again(cli: Cli, tmp_path: Path) -> None:
+    """The teacher of one point is missing at first."""
+    weights = next(word for word in cli.__closure__[0].cell_contents if word.startswith("teacher.checkpoint="))  # type: ignore[attr-defined]
+    source, later = Path(weights.partition("=")[2]), tmp_path / "later.safetensors"
+    words = [*FAST, "-m", f"teacher.checkpoint={later},{source}"]
+    first = cli(*words)
+    assert first.returncode == 1 and "Traceback" not in first.stdout + first.stderr
+    (folder,) = (tmp_path / "outputs" / "voc_kd").glob("sweep_*")
+    assert sorted(r["status"].split(":")[0] for r in rows(folder)) == ["ended", "failed"]
+
+    later.write_bytes(source.read_bytes())
+    second = cli(*words)
+    assert second.returncode == 0 and second.stdout.count("has ended already") == 1
+    assert [r["status"] for r in rows(folder)] == ["ended", "ended"]
