@@ -1,3 +1,4 @@
+import logging
 import os
 import subprocess
 import sys
@@ -81,6 +82,9 @@ def here(tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> Ca
     def call(*words: str) -> None:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["kd_runner", *tiny, *words])
-        run.main()
+        try:
+            run.main()
+        finally:
+            logging.getLogger().handlers.clear()  # Hydra's own, on the streams of this test
 
     return call

@@ -80,7 +80,9 @@ def test_coverage_tells_matched_missing_unexpected_dropped_and_misfits() -> None
     assert coverage.wrong_shape == ["2.weight (5, 4) for (3, 4)", "2.bias (5,) for (3,)"]
     assert sorted(coverage.matched) == sorted(set(SOURCE) - {"0.bias", "2.weight", "2.bias"})
     assert not coverage.complete
-    assert str(coverage).startswith("6 matched, 1 missing (0.bias), 1 unexpected (head.weight), 2 wrong shape (2.weight")
+    assert str(coverage).startswith(
+        "6 matched, 1 missing (0.bias), 1 unexpected (head.weight), 2 wrong shape (2.weight"
+    )
 
 
 @pytest.mark.parametrize("fault", ["missing", "wrong_shape"])
@@ -131,7 +133,7 @@ def test_a_hostile_pickle_is_refused_and_does_not_run(tmp_path: Path, how: str) 
     if how == "torch":
         torch.save(content, path)
     else:
-        path.write_bytes(pickle.dumps(content))
+        path.write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(ConfigError, match=r"^teacher\.checkpoint: .*it was not loaded, since loading could run code"):
         checkpoints.read(path, "teacher.checkpoint")
     assert not marker.exists()
@@ -141,7 +143,9 @@ def test_a_hostile_pickle_is_refused_and_does_not_run(tmp_path: Path, how: str) 
 
 def test_a_missing_file_is_told_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "teacher.safetensors").touch()
-    with pytest.raises(ConfigError, match=r"^teacher\.checkpoint: no file .*teachr.safetensors. Did you mean 'teacher.saf"):
+    with pytest.raises(
+        ConfigError, match=r"^teacher\.checkpoint: no file .*teachr.safetensors. Did you mean 'teacher.saf"
+    ):
         checkpoints.read(tmp_path / "teachr.safetensors", "teacher.checkpoint")
     with pytest.raises(ConfigError, match=r"The folder .*nowhere does not exist"):
         checkpoints.read(tmp_path / "nowhere" / "x.pth", "teacher.checkpoint")

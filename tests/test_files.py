@@ -67,6 +67,8 @@ def test_json_is_standard(tmp_path: Path) -> None:
         raise AssertionError(word)
 
     path = tmp_path / "x.json"
-    files.write_json(path, {"nan": float("nan"), 1: (float("inf"), -float("inf"), 0.1), "deep": [{"flag": True, "no": None}]})
+    files.write_json(
+        path, {"nan": float("nan"), 1: (float("inf"), -float("inf"), 0.1), "deep": [{"flag": True, "no": None}]}
+    )
     got = json.loads(path.read_text(), parse_constant=refuse)
     assert got == {"nan": None, "1": [None, None, 0.1], "deep": [{"flag": True, "no": None}]}

@@ -17,14 +17,16 @@ def step() -> ModuleType:
     return module
 
 
-def net(width: int) -> nn.Sequential:
-    body = nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    return Net(*body, nn.Linear(width, 5))
-
-
 class Net(nn.Sequential):
+    """Calls its input `x`, as torchvision's nets do."""
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x)
+
+
+def net(width: int) -> Net:
+    body = nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return Net(*body, nn.Linear(width, 5))
 
 
 def batches(count: int) -> list[dict[str, torch.Tensor]]:
@@ -34,7 +36,7 @@ def batches(count: int) -> list[dict[str, torch.Tensor]]:
 def test_every_loop_does_the_same_work(step: ModuleType) -> None:
     torch.manual_seed(0)
     result = step.measure(net(8), net(4), batches(4), rounds=2)
-    assert {"floor", "lightning", "kd_runner"} <= set(result["off"])
+    assert {"floor", "kd_runner"} <= set(result["off"])
     assert set(result["off"].values()) == {0.0}
     assert result["floors_apart"] < 1e-5 < result["moved"]
     assert all(len(rounds) == 2 for rounds in result["ms"].values())

@@ -106,7 +106,9 @@ def _classes(summary: dict[str, Any]) -> list[list[Any]]:
     """Means over the seeds of everything that has a class, and of the other metrics."""
     rows: list[list[Any]] = [["", "teacher", *summary["arms"]]]
     for name, value in summary["teacher"].items():
-        rows.append([name, value, *(estimate([m[name] for m in runs]).mean for runs in summary["arms"].values())])
+        # Read back from JSON: a class that was nowhere to be found is null.
+        seen = [[m[name] for m in runs if m[name] is not None] for runs in summary["arms"].values()]
+        rows.append([name, value, *(estimate(values).mean if values else None for values in seen)])
     return rows
 
 
