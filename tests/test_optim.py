@@ -1,6 +1,7 @@
 """Parameter groups and the schedule."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def test_the_cosine_is_that_of_the_paper() -> None:
 def test_the_warm_up_is_linear_then_the_rate_falls_from_its_peak() -> None:
     used = rates(100, warmup_steps=4)
     assert used[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert all(before > after for before, after in zip(used[4:], used[5:]))
+    assert all(before > after for before, after in pairwise(used[4:]))
     assert used[100] == pytest.approx(0)
 
 

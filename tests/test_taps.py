@@ -53,7 +53,8 @@ def tapped(**taps: str) -> TappedNet:
     ("path", "value"),
     [
         ("plain", 2), ("alias", 2), ("pair:0", 3), ("pair:1", -3), ("pair:-1", -3), ("list:1", -5), ("dict:b", -7),
-        ("nested:levels.0.1", -11), ("nested:0", 11), ("blocks.0", 17), ("blocks.1.0", 19), (":out", 23), (":all.0", 29),
+        ("nested:levels.0.1", -11), ("nested:0", 11), ("blocks.0", 17), ("blocks.1.0", 19), (":out", 23),
+        (":all.0", 29),
     ],
 )  # fmt: skip
 def test_a_tap_finds_its_tensor(path: str, value: float) -> None:

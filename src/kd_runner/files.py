@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 
 def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write beside the file, flush to disk, rename over it: a kill at any moment leaves the old or the new one whole."""
+    """Write beside the file, flush to disk, rename over it: a kill leaves the old or the new one whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -24,7 +24,7 @@ class Numbers(Dataset[dict[str, Tensor]]):
 
 
 def module(unlabeled: int = 11, rank: int = 0, ranks: int = 1, reached: int = 0, **options: Any) -> DataModule:
-    """10 labelled images numbered from 0, unlabelled ones from 100, 7 of validation; attached to a trainer's stand-in."""
+    """10 labelled images numbered from 0, unlabelled ones from 100, 7 of validation; a stand-in for the trainer."""
     sizes = {"batch_size": 4, "unlabeled_batch_size": 2, "val_batch_size": 2}
     data = DataModule(
         train=lambda: Numbers(10),

@@ -25,14 +25,13 @@ class EpochLine(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._batches += 1
-        for name, value in trainer.callback_metrics.items():
-            if name.startswith("train/loss/"):
-                self._sums[name] = self._sums.get(name, 0.0) + value
+        for name, value in outputs["terms"].items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        losses = {name.split("/")[-1]: float(total) / self._batches for name, total in self._sums.items()}
+        losses = {name: float(total) / self._batches for name, total in self._sums.items()}
         total = losses.pop("total", float("nan"))
         parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", f"loss {total:.4f}"]
         parts[-1] += " (" + ", ".join(f"{name} {value:.4f}" for name, value in losses.items()) + ")"

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from kd_runner.distiller import Distiller
 from kd_runner.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -37,11 +38,11 @@ class ExportONNX(Callback):
         self.int8, self.calibration_samples = int8, calibration_samples
         self.result: dict[str, Any] = {}
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.is_global_zero:
-            self.export(pl_module, trainer.datamodule, Path(trainer.default_root_dir))  # type: ignore[attr-defined]
+            self.export(pl_module, trainer.datamodule, Path(trainer.default_root_dir))
 
-    def export(self, module: LightningModule, data: Any, folder: Path) -> dict[str, Any]:
+    def export(self, module: Distiller, data: Any, folder: Path) -> dict[str, Any]:
         """Export the module's student into `folder`; return what was found."""
         from kd_runner.export import onnx  # onnxruntime is heavy, and a run without export does without it
 
@@ -70,7 +71,7 @@ class ExportONNX(Callback):
             self._quantize(module, tapped, data, folder)
         return self.result
 
-    def _quantize(self, module: LightningModule, tapped: Any, data: Any, folder: Path) -> None:
+    def _quantize(self, module: Distiller, tapped: Any, data: Any, folder: Path) -> None:
         from kd_runner.export import int8
 
         file = folder / "model_int8.onnx"
@@ -83,13 +84,13 @@ class ExportONNX(Callback):
                 log.info("%s: %s %.4f, fp32 %.4f", file, name, measured["int8"][name], measured["fp32"][name])
 
     @staticmethod
-    def _measure(module: LightningModule, data: Any, file: Path) -> dict[str, float]:
+    def _measure(module: Distiller, data: Any, file: Path) -> dict[str, float]:
         """The module's metrics, the ONNX file in the student's place."""
         from kd_runner.export import onnx
 
         runner = onnx.session(file)
         names = [output.name for output in runner.get_outputs()]
-        metrics = copy.deepcopy(module.metrics).cpu()
+        metrics: Any = copy.deepcopy(module.metrics).cpu()
         for batch in data.plain_val_loader():
             feeds = {argument: batch[name].numpy() for argument, name in module.tapped_student.inputs.items()}
             outputs = dict(zip(names, map(torch.from_numpy, runner.run(names, feeds))))

@@ -6,17 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.utils.data import default_collate
 
 from kd_runner.data.augment import to_pixels
 from kd_runner.data.voc import voc_palette
+from kd_runner.distiller import Distiller
 
 
 class SegmentationPictures(Callback):
-    """Rows of image, truth, teacher, student for the first validation images: TensorBoard, and `pictures.png` at the end.
+    """Rows of image, truth, teacher, student for the first validation images: TensorBoard, and `pictures.png` last.
 
     Args:
         num_images: rows.
@@ -30,18 +31,18 @@ class SegmentationPictures(Callback):
         self.num_images, self.every_n_epochs = num_images, every_n_epochs
         self.image, self.target, self.logits = image, target, logits
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         epoch = trainer.current_epoch + 1
         if trainer.is_global_zero and (epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs):
-            self._show(trainer, self.draw(pl_module, trainer.datamodule))  # type: ignore[attr-defined]
+            self._show(trainer, self.draw(pl_module, trainer.datamodule))
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.is_global_zero:
-            picture = self.draw(pl_module, trainer.datamodule)  # type: ignore[attr-defined]
+            picture = self.draw(pl_module, trainer.datamodule)
             Image.fromarray(picture).save(Path(trainer.default_root_dir) / "pictures.png")
 
     @torch.no_grad()
-    def draw(self, module: LightningModule, data: Any) -> np.ndarray:
+    def draw(self, module: Distiller, data: Any) -> np.ndarray:
         """(rows, columns, 3) uint8."""
         samples = [data.val[index] for index in range(min(self.num_images, len(data.val)))]
         batch = module.transfer_batch_to_device(default_collate(samples), module.device, 0)
@@ -58,7 +59,7 @@ class SegmentationPictures(Callback):
         return _colours(net(batch, [self.logits])[self.logits].argmax(1))
 
     @staticmethod
-    def _show(trainer: Trainer, picture: np.ndarray) -> None:
+    def _show(trainer: Any, picture: np.ndarray) -> None:
         for logger in trainer.loggers:
             if hasattr(logger.experiment, "add_image"):
                 logger.experiment.add_image("val/pictures", picture, trainer.global_step, dataformats="HWC")

@@ -1,9 +1,10 @@
 """The student alone: before training and at its best."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback
 
 from kd_runner.checkpoints import save_student
 
@@ -15,12 +16,12 @@ class StudentFiles(Callback):
     They load into the plain model class, without Lightning or this package.
     """
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         untrained = self._folder(trainer) / f"{pl_module.role}_untrained.safetensors"
         if trainer.is_global_zero and not untrained.exists():
             save_student(pl_module.student, untrained)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         folder = self._folder(trainer)
         chosen = [p for p in (folder / "checkpoints" / "best.ckpt", folder / "checkpoints" / "last.ckpt") if p.exists()]
         if chosen:
@@ -31,5 +32,5 @@ class StudentFiles(Callback):
             save_student(pl_module.student, folder / f"{pl_module.role}.safetensors")
 
     @staticmethod
-    def _folder(trainer: Trainer) -> Path:
+    def _folder(trainer: Any) -> Path:
         return Path(trainer.default_root_dir)

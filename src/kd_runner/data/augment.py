@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 # Statistics that torchvision's ImageNet and COCO weights were trained with (RGB, 0..1).
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VOID = 255
-_FILL = {tv_tensors.Image: tuple(round(255 * m) for m in MEAN), tv_tensors.Mask: VOID}
+_FILL: dict[type, Any] = {tv_tensors.Image: tuple(round(255 * m) for m in MEAN), tv_tensors.Mask: VOID}
 
 
 class RandomScale(v2.Transform):

@@ -93,9 +93,7 @@ def _is_complete(root: Path, manifest: dict[str, int]) -> bool:
         return False
     found_at = root / "manifest.json"
     if not found_at.is_file():
-        raise ValueError(
-            f"data.root={root} holds something else than the mini data set: give an empty folder"
-        )
+        raise ValueError(f"data.root={root} holds something else than the mini data set: give an empty folder")
     found = json.loads(found_at.read_text())
     if found != manifest:
         raise ValueError(
@@ -167,9 +165,7 @@ def _scene(sources: _Sources, size: int, random: np.random.Generator) -> tuple[A
         chosen = int(random.integers(len(sources.digits)))
         # One pixel wider than the picture on each side, so that the contour can be cut like the object.
         canvas = np.zeros((size + 2, size + 2), bool)
-        canvas[top + 1 : top + 1 + side, left + 1 : left + 1 + side] = _silhouette(
-            sources.digits[chosen], side, random
-        )
+        canvas[top + 1 : top + 1 + side, left + 1 : left + 1 + side] = _silhouette(sources.digits[chosen], side, random)
         contour = _dilate(canvas)[1:-1, 1:-1]
         body = canvas[1:-1, 1:-1]
         image[body] = _surface(sources.patch(size, random), random)[body]
@@ -187,9 +183,7 @@ def _free_place(
         side = int(size * random.uniform(0.46, 0.72))
         top, left = (int(v) for v in random.integers(0, size - side + 1, size=2))
         overlaps = (
-            max(0, min(top + side, t + s) - max(top, t))
-            * max(0, min(left + side, x + s) - max(left, x))
-            / (s * s)
+            max(0, min(top + side, t + s) - max(top, t)) * max(0, min(left + side, x + s) - max(left, x)) / (s * s)
             for t, x, s in placed
         )
         if max(overlaps, default=0.0) < 0.2:

@@ -106,7 +106,7 @@ def _folder(root: Path) -> Path:
 
 
 def voc_palette() -> np.ndarray:
-    """The 256 colours (256, 3) of VOC's label maps: the bits of a label spread over the high bits of red, green, blue."""
+    """The 256 colours (256, 3) of VOC's label maps: a label's bits, spread over the high bits of red, green, blue."""
     colours = np.zeros((256, 3), np.uint8)
     for label in range(256):
         for channel in range(3):

@@ -84,7 +84,7 @@ def _program(net: Outputs, arguments: dict[str, Tensor], axes: list[str]) -> Any
 
 def _dynamic(tensor: Tensor, axes: list[str]) -> dict[int, Any]:
     wanted = axes if tensor.ndim == 4 else axes[:1]
-    return {dim: torch.export.Dim.DYNAMIC for dim in (0, 2, 3)[: len(wanted)]}
+    return dict.fromkeys((0, 2, 3)[: len(wanted)], torch.export.Dim.DYNAMIC)
 
 
 @torch.no_grad()

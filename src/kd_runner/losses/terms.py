@@ -34,8 +34,8 @@ class Term:
 def blend(terms: list[Term], values: Mapping[str, Tensor], alpha: float | None) -> Tensor:
     """The optimised total.
 
-    With `alpha` None: sum of weight * value. Else `alpha * D + (1 - alpha) * L`, D the weighted sum of the terms
-    that read the teacher and L that of the others (Hinton et al. 2015, section 2, with alpha the share of distillation).
+    With `alpha` None: sum of weight * value. Else `alpha * D + (1 - alpha) * L`, D the weighted sum of the terms that
+    read the teacher and L that of the others (Hinton et al. 2015, section 2; alpha is the share of distillation).
     """
 
     def share(term: Term) -> float:

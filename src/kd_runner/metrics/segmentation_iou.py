@@ -29,7 +29,7 @@ class SegmentationIoU(MulticlassConfusionMatrix):
         if len(self.class_names) != num_classes:
             raise ValueError(f"data.class_names has {len(self.class_names)} names for {num_classes} classes")
 
-    def compute(self) -> dict[str, Tensor]:
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]
         """`miou`, `pixel_accuracy` and `iou/<class>`, each 0..1."""
         counts = self.confmat.double()
         hits = counts.diag()

@@ -35,9 +35,7 @@ def fcn_resnet50(num_classes: int = 21, *, weights: str | None = None, aux: bool
         published = FCN_ResNet50_Weights[weights]
     except KeyError:
         names = ", ".join(FCN_ResNet50_Weights.__members__)
-        raise ValueError(
-            f"teacher.net.weights={weights}: torchvision publishes only {names} (or null)"
-        ) from None
+        raise ValueError(f"teacher.net.weights={weights}: torchvision publishes only {names} (or null)") from None
     published_classes = len(published.meta["categories"])
     if num_classes != published_classes:
         raise ValueError(
@@ -57,9 +55,7 @@ def fcn_resnet50(num_classes: int = 21, *, weights: str | None = None, aux: bool
     return net
 
 
-def fcn_resnet(
-    num_classes: int, *, layers: Sequence[int] = (2, 2, 2, 2), width: int = 20, aux: bool = False
-) -> FCN:
+def fcn_resnet(num_classes: int, *, layers: Sequence[int] = (2, 2, 2, 2), width: int = 20, aux: bool = False) -> FCN:
     """The same network in small, with random weights: timm's basic blocks and a stem of three 3 x 3
     convolutions.
 
@@ -72,9 +68,7 @@ def fcn_resnet(
     if len(layers) != 4 or min(layers) < 1:
         raise ValueError(f"teacher.net.layers={list(layers)}: four numbers of at least one block are needed")
     if width < 2 or width % 2:
-        raise ValueError(
-            f"teacher.net.width={width}: an even number is needed, the stem starts with half of it"
-        )
+        raise ValueError(f"teacher.net.width={width}: an even number is needed, the stem starts with half of it")
     channels = tuple(width * factor for factor in (1, 2, 4, 8))
     resnet = ResNet(
         BasicBlock,  # type: ignore[arg-type]  # timm annotates the class as its instance

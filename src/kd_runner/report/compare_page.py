@@ -30,8 +30,8 @@ def write(cfg: DictConfig, summary: dict[str, Any], folder: Path) -> None:
     _plot(folder / "comparison.png", scores, teacher, cfg.monitor)
     sections = [
         f"# {folder.name}: what distillation gained",
-        f"Scale **{cfg.scale}**, metric `{cfg.monitor}`, seeds {summary['seeds']}. Every arm starts from the same weights, "
-        "sees the same labelled samples in the same order, and takes the same number of optimizer steps. "
+        f"Scale **{cfg.scale}**, metric `{cfg.monitor}`, seeds {summary['seeds']}. Every arm starts from the same "
+        "weights, sees the same labelled samples in the same order, and takes the same number of optimizer steps. "
         "± is the half-width of the 95 % interval over the seeds (Student's t; paired for the gains).",
         markdown(results),
         *(_sentence(name, control, summary["gains"][name]) for name in others),
@@ -41,7 +41,7 @@ def write(cfg: DictConfig, summary: dict[str, Any], folder: Path) -> None:
         *_int8(summary["costs"], cfg.monitor),
         "## Per class",
         markdown(_classes(summary)),
-        "Settings: `config.yaml`. Each arm and seed has a folder of its own here, with checkpoints, curves and pictures.",
+        "Settings: `config.yaml`. Each arm and seed has its own folder here, with checkpoints, curves and pictures.",
     ]
     write_text(folder / "report.md", "\n\n".join(sections) + "\n")
 
@@ -123,11 +123,9 @@ def _plot(path: Path, scores: dict[str, list[float]], teacher: float, monitor: s
     axes.axhline(teacher, color="black", linewidth=1, linestyle="--", label=f"teacher {teacher:.3f}")
     for values in zip(*scores.values()):
         axes.plot(range(len(scores)), values, color="0.75", linewidth=1, zorder=1)
-    for at, (_, values) in enumerate(scores.items()):
-        axes.scatter([at] * len(values), values, zorder=2)
-        axes.annotate(
-            f"{estimate(values).mean:.3f}", (at, max(values)), (0, 7), textcoords="offset points", ha="center"
-        )
+    for at, seeds in enumerate(scores.values()):
+        axes.scatter([at] * len(seeds), seeds, zorder=2)
+        axes.annotate(f"{estimate(seeds).mean:.3f}", (at, max(seeds)), (0, 7), textcoords="offset points", ha="center")
     axes.set_xticks(range(len(scores)), [name.replace("_", "\n") for name in scores])
     axes.margins(x=0.2, y=0.2)
     axes.set_ylabel(monitor)

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(cfg: DictConfig, folder: Path) -> float | None:
-    """Measure what `student.checkpoint` and `teacher.checkpoint` name. Returns the student's metric, or the teacher's."""
+    """Measure what `student.checkpoint` and `teacher.checkpoint` name. Returns the student's metric."""
     if cfg.student.checkpoint is None and cfg.teacher.checkpoint is None:
         raise ConfigError("student.checkpoint: name the weights to evaluate, e.g. outputs/.../student.safetensors")
     data = build.data(cfg)

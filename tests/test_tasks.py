@@ -1,0 +1,50 @@
+"""What `run=` chooses, beside distill and compare."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kd_runner.models.fcn_resnet import fcn_resnet
+
+
+def folder(root: Path) -> Path:
+    return sorted(p.parent for p in (root / "outputs" / "voc_kd").glob("*/metrics.json"))[-1]
+
+
+def test_a_trained_teacher_teaches(here, tmp_path: Path) -> None:
+    """The file that run=teacher leaves is one that teacher.checkpoint takes."""
+    here("run=teacher", "export=none", "trainer.max_epochs=1", "data.prepare=null", "data.train.split=train",
+         "teacher.checkpoint=null")  # fmt: skip
+    file = folder(tmp_path) / "teacher.safetensors"
+    fcn_resnet(11, layers=(1, 1, 1, 1), width=4).load_state_dict(load_file(file), strict=True)
+    here(f"teacher.checkpoint={file}", "export=none", "trainer.max_epochs=1")
+
+
+def test_evaluate_and_export_take_a_student_file(here, tmp_path: Path) -> None:
+    here("export=none", "trainer.max_epochs=1")
+    trained = folder(tmp_path)
+    score = json.loads((trained / "metrics.json").read_text())["score"]
+    weights = f"student.checkpoint={trained / 'student.safetensors'}"
+    here("run=evaluate", weights)
+    found = json.loads((folder(tmp_path) / "metrics.json").read_text())["metrics"]
+    assert found["student"]["miou"] == pytest.approx(score, abs=1e-6) and "teacher" in found
+    here("run=export", "export.samples=2", weights)
+    assert (folder(tmp_path) / "model.onnx").stat().st_size > 0
+
+
+@pytest.mark.parametrize("task", ["evaluate", "export"])
+def test_they_name_the_key_that_is_missing(task: str, here, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["teacher.checkpoint=null"] if task == "evaluate" else []
+    with pytest.raises(SystemExit):
+        here(f"run={task}", *words)
+    assert "student.checkpoint: name the weights" in capfd.readouterr().out
+
+
+def test_without_a_teacher_term_no_teacher_is_made(here, tmp_path: Path) -> None:
+    """Its checkpoint is not even looked for."""
+    here("kd.enabled=false", "teacher.checkpoint=nowhere.pth", "export=none", "trainer.max_epochs=1")
+    last = torch.load(folder(tmp_path) / "checkpoints" / "last.ckpt", weights_only=False)
+    assert not any(key.startswith("losses.cosine") for key in last["state_dict"])
