@@ -73,9 +73,11 @@ def _reason(error: Exception) -> str:
 
 
 def _tensors(content: Any, key: str, path: Path) -> dict[str, Tensor]:
-    for container in CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
-            content = content[container]
+    while isinstance(content, Mapping):
+        inner = next((content[c] for c in CONTAINERS if isinstance(content.get(c), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
     tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
     if not tensors:
         raise ConfigError(f"{key}: {path} holds no state dict, neither at the top nor under {', '.join(CONTAINERS)}")
@@ -118,7 +120,7 @@ def fit(
         name = foreign.removeprefix(strip)
         for old, new in (rename or {}).items():
             name = name.replace(old, new)
-        if name not in ours:
+        if name not in ours or name in fitting:  # or two foreign names that `rename` made one
             coverage.unexpected.append(foreign)
         elif ours[name].shape != value.shape:
             coverage.wrong_shape.append(f"{name} {tuple(value.shape)} for {tuple(ours[name].shape)}")

@@ -147,6 +147,9 @@ class Distiller(LightningModule):
     def on_fit_start(self) -> None:
         self.place_teacher(self.device)
 
+    def on_validation_start(self) -> None:
+        self.place_teacher(self.device)  # a metric may read it, without any training before
+
     def place_teacher(self, device: torch.device) -> None:
         """Move the teacher, which Lightning does not see."""
         if self.teacher is not None:

@@ -55,9 +55,13 @@ class VOCSegmentation(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         name = self.ids[index]
-        pixels = np.asarray(Image.open(self._image(name)).convert("RGB"))
-        image = tv_tensors.Image(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
-        mask = tv_tensors.Mask(self._labels(name) if self.labeled else torch.zeros(pixels.shape[:2], dtype=torch.uint8))
+        pixels = torch.from_numpy(_read(self._image(name), "RGB"))
+        labels = self._labels(name) if self.labeled else torch.zeros(pixels.shape[:2], dtype=torch.uint8)
+        if labels.shape != pixels.shape[:2]:
+            raise ConfigError(
+                f"data.root: {self._mask(name)} is {tuple(labels.shape)}, its image {tuple(pixels.shape[:2])} pixels"
+            )
+        image, mask = tv_tensors.Image(pixels.permute(2, 0, 1)), tv_tensors.Mask(labels)
         image, mask = self.transform(image, mask)
         target = mask.as_subclass(Tensor).long()
         valid = target != VOID
@@ -68,7 +72,9 @@ class VOCSegmentation(Dataset[dict[str, Tensor]]):
         }
 
     def _labels(self, name: str) -> Tensor:
-        labels = torch.from_numpy(np.array(Image.open(self._mask(name))))
+        labels = torch.from_numpy(_read(self._mask(name)))
+        if labels.ndim != 2:
+            raise ConfigError(f"data.root: {self._mask(name)} is a colour picture; labels are palette or grey values")
         out_of_range = labels[(labels >= self.num_classes) & (labels != VOID)]
         if len(out_of_range):
             raise ConfigError(
@@ -94,6 +100,14 @@ class VOCSegmentation(Dataset[dict[str, Tensor]]):
     def _rest(self) -> list[str]:
         used = {name for split in ("train", "val", "trainval") for name in self._list(split)}
         return sorted({p.stem for p in (self.folder / "JPEGImages").glob("*.jpg")} - used)
+
+
+def _read(file: Path, mode: str | None = None) -> np.ndarray:
+    try:
+        with Image.open(file) as picture:
+            return np.array(picture.convert(mode) if mode else picture)
+    except OSError as error:  # missing, cut short, or no picture
+        raise ConfigError(f"data.root: {file} cannot be read ({error})") from error
 
 
 def _folder(root: Path) -> Path:

@@ -28,6 +28,7 @@ class CosineFeatures(nn.Module):
         """
         if len(student) != len(teacher):
             raise ValueError(f"{len(student)} student levels, {len(teacher)} teacher levels")
+        self.projections = nn.ModuleList()
         for ours, theirs in zip(student, teacher):
             if ours.ndim != 4 or theirs.ndim != 4:
                 raise ValueError(f"maps (B, C, H, W) needed, not {tuple(ours.shape)} and {tuple(theirs.shape)}")
@@ -52,4 +53,5 @@ class CosineFeatures(nn.Module):
             teacher = F.interpolate(teacher, size, mode="bilinear", align_corners=False)
         if mask is not None:
             mask = F.interpolate(mask[:, None].float(), size, mode="nearest")[:, 0].bool()
-        return masked_mean(1 - F.cosine_similarity(student.float(), teacher.float(), dim=1), mask)
+        # A vector shorter than eps counts as short: with torch's own 1e-8 a zero one gets a gradient of 1e8.
+        return masked_mean(1 - F.cosine_similarity(student.float(), teacher.float(), dim=1, eps=1e-3), mask)

@@ -13,7 +13,7 @@ from kd_runner.report.tables import comma_separated, markdown
 
 def write(cfg: DictConfig, summary: dict[str, Any], folder: Path) -> None:
     """Write the three files, and add the computed differences to the summary."""
-    scores = {name: [m[cfg.monitor] for m in metrics] for name, metrics in summary["arms"].items()}
+    scores = {name: [_number(m[cfg.monitor]) for m in metrics] for name, metrics in summary["arms"].items()}
     control, *others = scores
     teacher = summary["teacher"][cfg.monitor]
     summary["gains"] = {}
@@ -44,6 +44,11 @@ def write(cfg: DictConfig, summary: dict[str, Any], folder: Path) -> None:
         "Settings: `config.yaml`. Each arm and seed has its own folder here, with checkpoints, curves and pictures.",
     ]
     write_text(folder / "report.md", "\n\n".join(sections) + "\n")
+
+
+def _number(value: float | None) -> float:
+    """JSON has no nan; null stands for it."""
+    return math.nan if value is None else value
 
 
 def _results(summary: dict[str, Any], scores: dict[str, list[float]], teacher: float, monitor: str) -> list[list[Any]]:

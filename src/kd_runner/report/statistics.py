@@ -27,7 +27,7 @@ class Estimate:
 def estimate(values: Sequence[float]) -> Estimate:
     """Mean and Student's t interval of independent values."""
     mean = statistics.fmean(values)
-    if len(values) < 2:
+    if len(values) < 2 or math.isnan(mean):
         return Estimate(mean, math.nan)
     spread = statistics.stdev(values) / math.sqrt(len(values))
     return Estimate(mean, float(student_t.ppf(0.975, len(values) - 1)) * spread)
@@ -40,6 +40,8 @@ def gain(control: Sequence[float], treated: Sequence[float]) -> Estimate:
 
 def verdict(difference: Estimate) -> str:
     """`gain`, `loss`, `no gain` where the interval holds zero, and no verdict from a single seed."""
+    if math.isnan(difference.mean):
+        return "not a number: no verdict"
     if math.isnan(difference.half_width):
         return "one seed: no verdict"
     if difference.low > 0:

@@ -58,7 +58,7 @@ def compare(cfg: DictConfig, folder: Path) -> float | None:
         "seconds": {name: sum(run["seconds"] for run in of_arm) / len(of_arm) for name, of_arm in runs.items()},
         "costs": _costs(cfg, folder, nets, data),
     }
-    summary["score"] = sum(m[cfg.monitor] for m in summary["arms"][distilled(cfg)]) / len(cfg.seeds)
+    summary["score"] = sum(m[cfg.monitor] or 0.0 for m in summary["arms"][distilled(cfg)]) / len(cfg.seeds)
     compare_page.write(cfg, summary, folder)
     write_json(folder / "metrics.json", summary)
     log.info("%s\n%s", (folder / "report.md").read_text().split("## Per class")[0], folder / "report.md")

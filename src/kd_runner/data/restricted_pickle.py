@@ -1,0 +1,55 @@
+"""Pickles of plain data: numbers, text, containers and numpy arrays. A pickle can name any function to be called while
+it is read; here only the names that arrays are made of are looked up, and everything else is an error before it runs.
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+from kd_runner.errors import ConfigError
+
+# Not all of builtins and numpy: `builtins.eval` and `numpy.load` are as dangerous as `os.system`.
+_CLASSES = {"builtins": ("set", "frozenset", "complex", "bytearray", "slice", "range")}
+_NUMPY = {
+    "": ("ndarray", "dtype"),
+    # numpy 2 renamed core to _core: either side reads what the other wrote.
+    ".core.multiarray": ("_reconstruct", "scalar"),
+    "._core.multiarray": ("_reconstruct", "scalar"),
+    ".core.numeric": ("_frombuffer",),
+    "._core.numeric": ("_frombuffer",),
+}
+_ALLOWED = {("builtins", name) for name in _CLASSES["builtins"]}
+_ALLOWED |= {(f"numpy{module}", name) for module, names in _NUMPY.items() for name in names}
+_ALLOWED.add(("_codecs", "encode"))  # bytes, in pickles of protocol 2 and older
+_PYTHON_2 = {"__builtin__": "builtins"}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        module = _PYTHON_2.get(module, module)
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it names {module}.{name}")
+        # One of the two module paths exists, whatever the numpy installed; its own reader knows which.
+        return super().find_class(module.replace("numpy.core.", "numpy._core."), name)
+
+
+def load(path: str | Path, key: str = "data.root") -> Any:
+    """The content of a pickle file of builtins and numpy arrays.
+
+    Args:
+        key: the configuration key that led to the file, named in errors.
+
+    Raises:
+        ConfigError: the file is missing, broken, or names anything but plain data; nothing of it has run then.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            return _Unpickler(file).load()
+    except FileNotFoundError:
+        raise ConfigError(f"{key}: there is no {path}") from None
+    except Exception as error:  # a broken pickle raises nearly anything
+        raise ConfigError(
+            f"{key}: {path} cannot be read as plain data ({error}). Only numpy arrays, numbers, text and containers "
+            "are admitted, because a pickle of anything else can run code."
+        ) from error
