@@ -7,7 +7,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from kd_runner import checks
-from kd_runner.run import CONF, register_resolvers
+from kd_runner.folders import register_resolvers
+from kd_runner.run import CONF
 
 register_resolvers()
 EXPERIMENTS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml") if p.stem != "none")
@@ -41,8 +42,8 @@ def test_experiment(experiment: str, scale: str) -> None:
 def test_every_choice_of_a_group(group: str) -> None:
     for file in sorted((CONF / group).glob("*.yaml")):
         content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-        for key, node in checks._targets(content, group):
-            checks._check_call("trainer" if group == "trainer" else key, node)
+        for key, node in checks.targets(content, group):
+            checks.check_call("trainer" if group == "trainer" else key, node)
 
 
 def test_one_word_names_yaml_and_key() -> None:

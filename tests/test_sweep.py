@@ -54,3 +54,11 @@ def test_a_point_that_fails_stops_no_other_and_is_tried_again(cli: Cli, tmp_path
     second = cli(*words)
     assert second.returncode == 0 and second.stdout.count("has ended already") == 1
     assert [r["status"] for r in rows(folder)] == ["ended", "ended"]
+
+
+def test_points_run_side_by_side(cli: Cli, tmp_path: Path) -> None:
+    """Joblib's processes know the runner's own resolvers, and the table is whole."""
+    done = cli(*FAST, "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=1,2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = rows(tmp_path / "outputs" / "voc_kd" / "sweep_seed")
+    assert [r["status"] for r in found] == ["ended", "ended"] and {r["seed"] for r in found} == {"1", "2"}

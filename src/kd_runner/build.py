@@ -83,6 +83,8 @@ def teacher(cfg: DictConfig) -> TappedNet:
             "teacher.checkpoint is null, and teacher.net names no published weights: the teacher would be random. "
             "Give a file, or train one: run=teacher"
         )
+    if cfg.teacher.channels_last:
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return tapped(cfg, "teacher", module)
 
 

@@ -30,8 +30,8 @@ def check(cfg: DictConfig) -> None:
     _check_values(cfg)
     content = OmegaConf.to_container(cfg, resolve=True)
     locate(cfg.run._target_, "run")
-    for key, node in _targets(content):
-        _check_call(key, node)
+    for key, node in targets(content):
+        check_call(key, node)
     _check_terms(cfg)
 
 
@@ -39,13 +39,13 @@ def _check_keys(cfg: DictConfig) -> None:
     """Keys that an experiment sets must exist in the groups it chose: a misspelt one would be merged in silence."""
     if not GlobalHydra.instance().is_initialized() or not HydraConfig.initialized():
         return
-    known = _paths(OmegaConf.to_container(_without_adjustments()))
-    ours = _paths(OmegaConf.to_container(cfg))
+    known = paths(OmegaConf.to_container(_without_adjustments()))
+    ours = paths(OmegaConf.to_container(cfg))
     called = {path for path in ours if path.endswith("._target_")}
     for path in sorted(ours - known):
         parents = [path.rsplit(".", cut)[0] for cut in range(1, path.count(".") + 1)]
         if any(f"{parent}._target_" in called for parent in parents):
-            continue  # an argument: _check_call knows them
+            continue  # an argument: check_call knows them
         if any(path.startswith(f"{root}.") for root in _OPEN) or path in _added():
             continue
         if path.startswith("callbacks.") and f"{path}._target_" in called:
@@ -90,12 +90,12 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, node
 
 
-def _paths(node: Any, prefix: str = "") -> set[str]:
+def paths(node: Any, prefix: str = "") -> set[str]:
     found = set()
     if isinstance(node, dict):
         for key, part in node.items():
             path = f"{prefix}.{key}" if prefix else str(key)
-            found |= {path} | _paths(part, path)
+            found |= {path} | paths(part, path)
     return found
 
 
@@ -115,18 +115,18 @@ def _check_values(cfg: DictConfig) -> None:
         raise ConfigError(f"kd.temperature={cfg.kd.temperature}: it must be above 0")
 
 
-def _targets(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def targets(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     if isinstance(node, list):
         for at, part in enumerate(node):
-            yield from _targets(part, f"{key}[{at}]")
+            yield from targets(part, f"{key}[{at}]")
     if isinstance(node, dict):
         if "_target_" in node and key != "run":
             yield key, node
         for name, part in node.items():
-            yield from _targets(part, f"{key}.{name}" if key else str(name))
+            yield from targets(part, f"{key}.{name}" if key else str(name))
 
 
-def _check_call(key: str, node: dict[str, Any]) -> None:
+def check_call(key: str, node: dict[str, Any]) -> None:
     """Find the class or function, and bind the arguments to its signature."""
     target = locate(node["_target_"], key)
     try:

@@ -4,9 +4,10 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ from omegaconf import DictConfig, OmegaConf
 from kd_runner.errors import ConfigError
 from kd_runner.files import write_json, write_text
 
+log = logging.getLogger(__name__)
+
 OUTPUTS = Path("outputs")
 # What may differ between a run and its continuation.
 _FREE_KEYS = ("resume", "cache", "logger")
 
 
 def register_resolvers() -> None:
-    """Names that `conf/config.yaml` uses."""
+    """Functions that the yaml files call."""
+    assets = Path(__file__).parent / "assets"
+    OmegaConf.register_new_resolver("asset", lambda name: str(assets / name), replace=True)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("sweep_name", lambda: os.environ.get("KD_RUNNER_SWEEP", "sweep"), replace=True)
     OmegaConf.register_new_resolver("point_name", point_name, replace=True)
@@ -134,6 +139,15 @@ def begin(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
     (folder / "failed.json").unlink(missing_ok=True)
     write_text(saved, OmegaConf.to_yaml(resolved))
     return None
+
+
+def once(folder: Path, cfg: DictConfig, work: Callable[[], float | None]) -> float | None:
+    """Do the work of a run, or return the metric of the same run where it ended in this folder before."""
+    ended = begin(folder, cfg)
+    if ended is None:
+        return work()
+    log.info("%s has ended already: %s %.4f", folder, cfg.monitor, ended["score"])
+    return ended["score"]
 
 
 def mark_failed(folder: Path, message: str) -> None:

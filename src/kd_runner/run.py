@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from kd_runner import folders
 from kd_runner.errors import ConfigError
@@ -21,7 +21,7 @@ log = logging.getLogger("kd_runner")
 def main() -> None:
     """`python -m kd_runner` and `kd-runner`."""
     sys.argv[1:] = _flags_first(sys.argv[1:])
-    register_resolvers()
+    folders.register_resolvers()
     folders.name_sweep(sys.argv[1:])
     # A user's own Python files: those of the folder one stands in, and those beside one's own yaml files.
     sys.path[:0] = [os.getcwd(), *_config_dirs(sys.argv[1:])]
@@ -42,12 +42,6 @@ def main() -> None:
 
             print_suggestions(sys.argv[1:], str(CONF))
         raise
-
-
-def register_resolvers() -> None:
-    """Functions that the yaml files call."""
-    folders.register_resolvers()
-    OmegaConf.register_new_resolver("asset", lambda name: str(PACKAGE / "assets" / name), replace=True)
 
 
 def job(cfg: DictConfig) -> float | None:
@@ -79,7 +73,10 @@ def perform(cfg: DictConfig, folder: Path) -> float | None:
     from hydra.utils import get_method
 
     from kd_runner import checks, launch
+    from kd_runner.processes import exit_with_parent
 
+    if "KD_RUNNER_LAUNCHED" in os.environ:
+        exit_with_parent()
     folders.check_resume(cfg.resume)
     checks.check(cfg)
     if launch.needed(cfg):

@@ -12,11 +12,11 @@ def suggestions(words: list[str], conf: str) -> Iterator[str]:
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
-    from kd_runner.checks import _paths
+    from kd_runner.checks import paths
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(conf, version_base="1.3"):
-        keys = _paths(OmegaConf.to_container(compose("config")))
+        keys = paths(OmegaConf.to_container(compose("config")))
         loader = GlobalHydra.instance().config_loader()
         groups = set(loader.list_groups(""))
         for word in words:

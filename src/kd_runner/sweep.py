@@ -12,8 +12,12 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from kd_runner.files import write_text
+from kd_runner.folders import register_resolvers
 
 log = logging.getLogger(__name__)
+
+# A launcher's processes unpickle the callback below, and so import this, before they resolve anything.
+register_resolvers()
 
 
 class SweepReport(Callback):

@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
+from kd_runner.data.voc import VOID, voc_palette
+
 Array = NDArray[np.uint8]
 
 NUM_CLASSES = 11
 CLASS_NAMES = ("background", *(f"digit {digit}" for digit in range(10)))
-VOID = 255
 # Raised whenever the same arguments would give other files.
 FORMAT = 1
 
@@ -218,13 +219,3 @@ def _dilate(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     grown[:, 1:] |= rows[:, :-1]
     grown[:, :-1] |= rows[:, 1:]
     return grown
-
-
-def voc_palette() -> Array:
-    """VOC's official colours, 256 x 3: three bits of a label make the high bits of each channel."""
-    colours = np.zeros((256, 3), np.uint8)
-    for label in range(256):
-        for channel in range(3):
-            for bit in range(3):
-                colours[label, channel] |= (label >> (3 * bit + channel) & 1) << (7 - bit)
-    return colours

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from kd_runner import build, folders
 from kd_runner.errors import ConfigError, nearest
 from kd_runner.files import write_json
+from kd_runner.launch import num_processes
+from kd_runner.processes import in_parallel
 from kd_runner.report import compare_page, costs
 from kd_runner.taps import TappedNet
 from kd_runner.tasks.distill import distill
@@ -24,25 +27,26 @@ def compare(cfg: DictConfig, folder: Path) -> float | None:
     """Run every arm of `run.arms` with every seed, each in a folder of its own, and report. A run that was stopped goes
     on with what is missing. Returns the metric of the last measured arm, mean over the seeds.
     """
-    if (ended := folders.begin(folder, cfg)) is not None:
-        log.info("%s has ended already", folder)
-        return ended["score"]
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in arms(cfg)}
-    for seed in cfg.seeds:
-        for name, settings in arms(cfg).items():
-            log.info("--- seed %d, %s", seed, name)
-            place = folder / f"seed{seed}_{name}"
-            distill(arm(cfg, seed, name, settings), place)
-            if folders.is_first():
-                runs[name].append(_result(place))
-        if folders.is_first():
-            _same_start([folder / f"seed{seed}_{name}" for name in runs])
+    return folders.once(folder, cfg, lambda: _compare(cfg, folder))
 
+
+def _compare(cfg: DictConfig, folder: Path) -> float | None:
     data = build.data(cfg)
+    places = {(seed, name): folder / f"seed{seed}_{name}" for seed in cfg.seeds for name in arms(cfg)}
+    calls = [(arm(cfg, seed, name, arms(cfg)[name]), place) for (seed, name), place in places.items()]
+    if (workers := _workers(cfg, len(calls))) > 1:
+        log.info("%d runs, %d at a time", len(calls), workers)
+        list(in_parallel(_run, calls, workers))
+    else:
+        for own, place in calls:
+            _run(own, place)
     teacher = build.teacher(cfg)
     teacher_metrics = measure(cfg, folder, teacher, data)  # every process takes its share
     if not folders.is_first():
         return None
+    for seed in cfg.seeds:
+        _same_start([places[seed, name] for name in arms(cfg)])
+    runs = {name: [_result(places[seed, name]) for seed in cfg.seeds] for name in arms(cfg)}
     student = build.student(cfg)
     build.checkpoints.load(
         student.net, folder / f"seed{cfg.seeds[0]}_{distilled(cfg)}" / "student.safetensors", "student"
@@ -94,7 +98,35 @@ def arm(cfg: DictConfig, seed: int, name: str, settings: dict[str, Any]) -> Dict
             parent = OmegaConf.select(own, key.rpartition(".")[0] or "") or own
             hint = nearest(key.rpartition(".")[2], map(str, parent))
             raise ConfigError(f"run.arms.{name}: no key {key!r} in the configuration.{hint}") from None
-    return own
+    return OmegaConf.create(OmegaConf.to_container(own, resolve=True))  # type: ignore[return-value]
+
+
+def _workers(cfg: DictConfig, runs: int) -> int:
+    """Runs at a time: what is asked for, else one per core where a run is one CPU process."""
+    if cfg.run.workers is not None:
+        return cfg.run.workers
+    alone = cfg.trainer.accelerator == "cpu" and num_processes(cfg) == 1
+    return min(runs, os.cpu_count() or 1) if alone else 1
+
+
+def _run(cfg: DictConfig, place: Path) -> None:
+    """One arm and seed, its lines under its name, since several may run at once, and in a log of its own."""
+    place.mkdir(parents=True, exist_ok=True)
+    root = logging.getLogger()
+    shown = {handler: handler.formatter for handler in root.handlers}
+    own = logging.FileHandler(place / "run.log")
+    own.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for handler in shown:
+        handler.setFormatter(logging.Formatter(f"{place.name}: %(message)s"))
+    root.addHandler(own)
+    try:
+        with folders.lock(place):
+            distill(cfg, place)
+    finally:
+        root.removeHandler(own)
+        own.close()
+        for handler, formatter in shown.items():
+            handler.setFormatter(formatter)
 
 
 def _result(place: Path) -> dict[str, Any]:

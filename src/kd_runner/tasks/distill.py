@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,13 +21,12 @@ log = logging.getLogger(__name__)
 
 def distill(cfg: DictConfig, folder: Path) -> float | None:
     """Train the student in `folder`; go on where a run of the same settings stopped there. Returns its metric."""
-    ended = folders.begin(folder, cfg)
-    if ended is not None:
-        log.info("%s has ended already: %s %.4f", folder, cfg.monitor, ended["score"])
-        return ended["score"]
-    data = build.data(cfg)
-    teacher = build.teacher(cfg) if build.reads_teacher(cfg) else None
-    return train(cfg, folder, data, build.student(cfg), teacher)
+
+    def work() -> float | None:
+        teacher = build.teacher(cfg) if build.reads_teacher(cfg) else None
+        return train(cfg, folder, build.data(cfg), build.student(cfg), teacher)
+
+    return folders.once(folder, cfg, work)
 
 
 def train(
@@ -35,6 +35,8 @@ def train(
     """Fit, choose the best, measure it, and write `metrics.json` and `report.md`."""
     started = time.perf_counter()
     seed_everything(cfg.seed, verbose=False)
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
     module = build.distiller(cfg, student, teacher, data.example())
     len(data.val)  # a wrong path must not show only after the first epoch
     trainer = build.trainer(cfg, folder)
