@@ -16,6 +16,8 @@ from kd_runner.wiring import names, wanted
 _ADJUSTING = ("experiment", "size", "recipe")
 # Mappings whose keys are the user's own.
 _OPEN = ("teacher.taps", "student.taps", "teacher.inputs", "student.inputs", "run.arms")
+# Groups of which several files are chosen, and what makes an entry of them whole.
+_LISTS = {"loss": "fn._target_", "metric": "fn._target_", "callbacks": "_target_"}
 _CALL_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 
@@ -48,19 +50,17 @@ def _check_keys(cfg: DictConfig) -> None:
             continue  # an argument: check_call knows them
         if any(path.startswith(f"{root}.") for root in _OPEN) or path in _added():
             continue
-        if path.startswith("callbacks.") and f"{path}._target_" in called:
-            continue  # a callback of the experiment's own
-        if path.startswith("loss.") or path.startswith("metric."):
-            group, name = path.split(".")[:2]
-            chosen = list(cfg[group])
-            if f"{group}.{name}.fn._target_" not in ours:
-                others = [other for other in chosen if "fn" in cfg[group][other]]
+        group, _, rest = path.partition(".")
+        if group in _LISTS and rest:
+            name, mark = rest.split(".")[0], _LISTS[group]
+            if f"{group}.{name}.{mark}" not in ours:
+                others = [other for other in cfg[group] if f"{group}.{other}.{mark}" in ours]
                 raise ConfigError(
-                    f"{path}: no {group} {name!r} is chosen.{nearest(name, others)} Choose it with "
-                    f"{group}=[{','.join([*others, name])}], or take the setting away with ~{group}.{name}."
+                    f"{path}: no {group} {name!r} is chosen.{nearest(name, others)} Choose it with {group}=[...], or "
+                    f"take the setting away with ~{group}.{name}."
                 )
             if f"{group}.{name}" not in known:
-                continue  # a whole term of the experiment's own
+                continue  # a whole entry of the experiment's own
         siblings = {other for other in known if other.count(".") == path.count(".")}
         raise ConfigError(f"{path}: no such key.{nearest(path, siblings)}")
 

@@ -15,10 +15,6 @@ Validation scenes share no digit and no photograph pixel with any other split. T
 the same digits and photograph halves as `train` and `unlabeled`, but no scene is in two lists.
 """
 
-import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +23,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
 from kd_runner.data.voc import VOID, voc_palette
+from kd_runner.data.write_once import write_once
 
 Array = NDArray[np.uint8]
 
@@ -70,38 +67,8 @@ def write(
         raise ValueError(f"data.size is {size}: below 32 pixels the digits cannot be told apart")
     root = Path(root)
     manifest = {"format": FORMAT, "size": size, "seed": seed, **{f"num_{k}": v for k, v in counts.items()}}
-    if _is_complete(root, manifest):
-        return root / "VOCdevkit" / "VOC2012"
-
-    root.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
-        draft.chmod(0o755)  # mkdtemp makes it private; the data set is not
-        _write_files(draft / "VOCdevkit" / "VOC2012", counts, size, seed)
-        (draft / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        os.replace(draft, root)  # fails where another process was faster: then its data set is used
-    except OSError:
-        if not _is_complete(root, manifest):
-            raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    write_once(root, manifest, lambda draft: _write_files(draft / "VOCdevkit" / "VOC2012", counts, size, seed))
     return root / "VOCdevkit" / "VOC2012"
-
-
-def _is_complete(root: Path, manifest: dict[str, int]) -> bool:
-    """Whether `root` holds exactly this data set; False if there is nothing yet."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    found_at = root / "manifest.json"
-    if not found_at.is_file():
-        raise ValueError(f"data.root={root} holds something else than the mini data set: give an empty folder")
-    found = json.loads(found_at.read_text())
-    if found != manifest:
-        raise ValueError(
-            f"data.root={root} holds the mini data set of other arguments ({found}, asked for {manifest}): "
-            "give another folder, or delete that one"
-        )
-    return True
 
 
 def _write_files(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:

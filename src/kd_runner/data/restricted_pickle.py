@@ -6,6 +6,8 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kd_runner.errors import ConfigError
 
 # Not all of builtins and numpy: `builtins.eval` and `numpy.load` are as dangerous as `os.system`.
@@ -29,8 +31,8 @@ class _Unpickler(pickle.Unpickler):
         module = _PYTHON_2.get(module, module)
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
-        # One of the two module paths exists, whatever the numpy installed; its own reader knows which.
-        return super().find_class(module.replace("numpy.core.", "numpy._core."), name)
+        core = "numpy.core." if np.__version__.startswith("1.") else "numpy._core."
+        return super().find_class(module.replace("numpy._core.", "numpy.core.").replace("numpy.core.", core), name)
 
 
 def load(path: str | Path, key: str = "data.root") -> Any:

@@ -13,7 +13,7 @@ from kd_runner.data.driving.road import Array
 
 @dataclass(frozen=True)
 class Camera:
-    """Position in the ego frame (m), direction (radians, to the left of forward), horizontal field of view (degrees)."""
+    """Position in the ego frame (m), direction (radians, left of forward), horizontal field of view (degrees)."""
 
     name: str
     folder: str

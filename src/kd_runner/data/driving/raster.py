@@ -125,10 +125,13 @@ def _hit(
     half = (boxes.sizes[number] / 2).astype(np.float32)
     start = (turn @ (np.array(camera.position) - centre)).astype(np.float32)
     rays = directions @ turn.T.astype(np.float32)
-    rays = np.where(np.abs(rays) < 1e-9, np.float32(1e-9), rays)
-    first, second = (-half - start) / rays, (half - start) / rays
-    enter = np.minimum(first, second).max(-1)
-    leave = np.maximum(first, second).min(-1)
+    # Axis by axis: reductions over a last axis of three are slow in numpy.
+    enter, leave = np.full_like(depth, -np.inf), np.full_like(depth, np.inf)
+    for axis in range(3):
+        ray = rays[..., axis]
+        ray[np.abs(ray) < 1e-9] = 1e-9
+        first, second = (-half[axis] - start[axis]) / ray, (half[axis] - start[axis]) / ray
+        enter, leave = np.maximum(enter, np.minimum(first, second)), np.minimum(leave, np.maximum(first, second))
     mask = (enter < leave) & (enter > _NEAR) & (enter < depth)
     if not mask.any():
         return None

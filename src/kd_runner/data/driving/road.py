@@ -1,11 +1,12 @@
 """Roads of constant curvature: where a point of the road lies in the world, and back."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
+Array = NDArray[Any]
 
 LANE_WIDTH = 3.5
 POINT_STEP = 1.0  # metres between the points of a map line

@@ -88,8 +88,8 @@ def make_scene(
     """
     weather = WEATHERS[int(random.integers(len(WEATHERS)))]
     forward, backward = int(random.integers(1, 3)), int(random.integers(1, 3))
-    crossed = random.random() < 0.6
-    at, lit = float(random.uniform(16, 45)), random.random() < 0.6
+    crossed = random.random() < 0.65
+    at, lit = float(random.uniform(12, 34)), random.random() < 0.75
     # Not below 1/5000 m, where single precision would lose the lines.
     bend = float(np.sign(random.random() - 0.5) * random.uniform(2e-4, 6e-3))
     main = main_road(
@@ -103,9 +103,8 @@ def make_scene(
         gap=(at - LANE_WIDTH - 2.5, at + LANE_WIDTH + 2.5) if crossed else None,
         stop="TrafficLight" if lit else "StopSign",
     )
-    roads = (main,)
-    if crossed:
-        roads += (crossing_road(main, at=at, angle=np.pi / 2 + float(random.uniform(-0.2, 0.2))),)
+    angle = np.pi / 2 + float(random.uniform(-0.2, 0.2))
+    roads = (main, crossing_road(main, at=at, angle=angle)) if crossed else (main,)
 
     times = np.asarray(frames) * FRAME_S
     lane = -(int(random.integers(forward)) + 0.5) * LANE_WIDTH

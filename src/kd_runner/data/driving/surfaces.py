@@ -156,10 +156,10 @@ def ground(roads: tuple[Road, ...], spots: list[tuple[Array, Array]], footprint:
             on = (s > line.start) & (s < line.end)
             if line.kind == "Broken":
                 on &= (s - line.start) % _PERIOD < _DASH
-            colour = np.array(_YELLOW if line.kind == "SolidSolid" else _WHITE, np.float32)
+            tone = np.array(_YELLOW if line.kind == "SolidSolid" else _WHITE, np.float32)
             for shift in (-0.18, 0.18) if line.kind == "SolidSolid" else (0.0,):
                 share = _coverage(d - line.offset - shift, _PAINT_WIDTH[line.kind], spread) * on
-                rgb += share[..., None] * (colour - rgb)
+                rgb += share[..., None] * (tone - rgb)
         for volume in road.volumes:  # a bar to stop at
             bar = (s > volume.end - 0.6) & (s < volume.end) & (d > volume.right) & (d < volume.left)
             rgb[bar] = _WHITE
@@ -167,6 +167,6 @@ def ground(roads: tuple[Road, ...], spots: list[tuple[Array, Array]], footprint:
 
 
 def _coverage(distance: Array, width: float, footprint: Array) -> Array:
-    """Share of a pixel of `footprint` metres, `distance` metres beside a line of `width` metres, that the line fills."""
+    """Share of a pixel, `footprint` metres wide, that a line `width` metres wide fills, `distance` metres beside it."""
     wide = np.maximum(footprint, 0.02)
     return np.clip((width + wide) / 2 - np.abs(distance), 0, np.minimum(width, wide)) / wide

@@ -12,7 +12,11 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[float, float, float], float]] = {
     "van": (("vehicle.ford.ambulance",), (6.0, 2.2, 2.5), 0.08),
     "truck": (("vehicle.carlamotors.firetruck",), (8.3, 2.7, 3.6), 0.06),
     "bicycle": (("vehicle.bh.crossbike", "vehicle.diamondback.century"), (1.6, 0.6, 1.65), 0.05),
-    "pedestrian": (("walker.pedestrian.0001", "walker.pedestrian.0015", "walker.pedestrian.0046"), (0.5, 0.55, 1.75), 0.1),
+    "pedestrian": (
+        ("walker.pedestrian.0001", "walker.pedestrian.0015", "walker.pedestrian.0046"),
+        (0.5, 0.55, 1.75),
+        0.1,
+    ),
     "traffic_cone": (("static.prop.constructioncone",), (0.45, 0.45, 0.8), 0.05),
     "traffic_sign": (("traffic.speed_limit.30", "traffic.speed_limit.60"), (0.12, 0.85, 0.85), 0.05),
     "traffic_light": (("traffic.traffic_light",), (0.4, 0.5, 1.3), 0.05),
@@ -70,9 +74,10 @@ def place_traffic(
     ego = _Plan("ego", 0.0, ego_lane, along=ego_speed / (1 - main.curvature * ego_lane), size=ego_size)
     plans = [ego]
     plans += _signals(random, roads)
-    plans += _vehicles(random, roads, ego_lane, ego.along)
     plans += _people(random, roads)
     plans += _cones(random, main)
+    # Last, because vehicles are many: one that would touch an earlier object is left out.
+    plans += _vehicles(random, roads, ego_lane, ego.along)
     return _drop(_unfold(random, roads, times, plans, main), 1)
 
 
@@ -187,18 +192,19 @@ def _signals(random: np.random.Generator, roads: tuple[Road, ...]) -> list[_Plan
         d, facing = (main.right - 0.6, np.pi) if ahead else (main.left + 0.6, 0.0)
         plans.append(_Plan("traffic_sign", s, d, facing=facing, lift=SIGN_Z))
         s += float(random.uniform(14, 30))
-    for road, volume in ((road, volume) for road in roads for volume in road.volumes):
+    for volume in main.volumes:
         if volume.kind == "StopSign":
             plans.append(
-                _Plan("traffic_sign", volume.end, road.right - 0.6, facing=np.pi, lift=SIGN_Z, type_id=STOP_SIGN)
+                _Plan("traffic_sign", volume.end, main.right - 0.6, facing=np.pi, lift=SIGN_Z, type_id=STOP_SIGN)
             )
             continue
         far = _at(main, roads[-1]) + LANE_WIDTH + 2.5
         lamp = LAMPS[int(random.integers(3))]
         for s, d, facing in (
-            (volume.end, road.right - 0.7, np.pi),
-            (far, road.right - 0.7, np.pi),
-            (far, road.left + 0.7, 0.0),
+            (volume.end, main.right - 0.7, np.pi),
+            (far, main.right - 0.7, np.pi),
+            (far, main.left + 0.7, np.pi),
+            (volume.start - 12.0, main.left + 0.7, 0.0),
         ):
             plans.append(_Plan("traffic_light", s, d, facing=facing, lift=LIGHT_Z, colour=lamp))
     return plans
@@ -226,7 +232,10 @@ def _unfold(
         on = numbers == number
         heading = road.headings(s[:, on])
         centres[:, on, :2], yaws[:, on] = road.points(s[:, on], d[:, on]), heading + facing[on]
-        forward, left = np.stack([np.cos(heading), np.sin(heading)], -1), np.stack([-np.sin(heading), np.cos(heading)], -1)
+        forward, left = (
+            np.stack([np.cos(heading), np.sin(heading)], -1),
+            np.stack([-np.sin(heading), np.cos(heading)], -1),
+        )
         along = np.array([plan.along for plan in plans])[on] * (1 - road.curvature * d[:, on])
         across = np.array([plan.across for plan in plans])[on]
         velocities[:, on] = along[..., None] * forward + across[:, None] * left

@@ -1,0 +1,277 @@
+"""Detection by centre distance, the nuScenes way (Caesar et al. 2020, section 3.1; nuscenes-devkit 1.2)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from kd_runner.errors import ConfigError, nearest
+
+Array = NDArray[Any]
+
+BENCH2DRIVE_RANGES = {
+    "car": 50.0,
+    "van": 50.0,
+    "truck": 50.0,
+    "bicycle": 40.0,
+    "traffic_sign": 30.0,
+    "traffic_cone": 30.0,
+    "traffic_light": 30.0,
+    "pedestrian": 40.0,
+}
+ERRORS = ("ate", "ase", "aoe", "ave", "aae")
+_RECALLS = np.linspace(0, 1, 101)
+# A stored row: sample, class, score, 9 numbers of a box, attribute.
+_SAMPLE, _CLASS, _SCORE, _BOX, _ATTRIBUTE, _COLUMNS = 0, 1, 2, slice(3, 12), 12, 13
+
+
+class NuScenesDetection(Metric):
+    """mAP over centre distances, the errors of true positives, and NDS.
+
+    A prediction matches the nearest free object of its class if that is closer than a threshold, best scores first.
+    AP is the mean precision at recalls above `min_recall`, less `min_precision` and rescaled. Errors are those of
+    matches at `tp_threshold`, averaged over recalls from `min_recall` to the highest reached: ATE in m; ASE, 1 - IoU of
+    the sizes; AOE in radians; AVE in m/s; AAE, the share of wrong attributes.
+    NDS = (5 mAP + sum of max(0, 1 - error)) / (5 + number of errors). A class that is nowhere counts AP 0 and error 1,
+    as in the devkit.
+
+    The state is rows of all samples, so that shards of a set, merged in any order, give what one process gives. A
+    sample must be in one update only.
+
+    Args:
+        class_names: names of the labels 0, 1, ...
+        class_ranges: metres from the sensor to which each evaluated class counts; classes not named do not.
+        round_range: the range is a circle (nuScenes) instead of the square |x|, |y| (Bench2Drive).
+        filter_predictions: drop predictions out of range too, as nuScenes does. Bench2DriveZoo drops objects only, so
+            that a prediction of what lies beyond counts as false there.
+        thresholds: centre distances in m.
+        tp_threshold: the one of them whose matches have their errors measured.
+        errors: which of ERRORS are part of NDS; Bench2Drive leaves out the last.
+        undefined: class to the errors that it does not have (nuScenes: cones have no heading).
+        half_turn: classes whose front and back look the same (nuScenes: barrier).
+        min_recall, min_precision: floors of AP.
+        max_boxes: best predictions of a sample that count.
+    """
+
+    higher_is_better = True
+    full_state_update = False
+    predictions: list[Tensor]
+    objects: list[Tensor]
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        class_ranges: Mapping[str, float] = BENCH2DRIVE_RANGES,
+        round_range: bool = False,
+        filter_predictions: bool = True,
+        thresholds: Sequence[float] = (0.5, 1.0, 2.0, 4.0),
+        tp_threshold: float = 2.0,
+        errors: Sequence[str] = ERRORS[:4],
+        undefined: Mapping[str, Sequence[str]] | None = None,
+        half_turn: Sequence[str] = (),
+        min_recall: float = 0.1,
+        min_precision: float = 0.1,
+        max_boxes: int = 500,
+    ):
+        super().__init__()
+        self.class_names, self.class_ranges = list(class_names), dict(class_ranges)
+        self.undefined = {name: set(kinds) for name, kinds in (undefined or {}).items()}
+        for name in [*self.class_ranges, *self.undefined, *half_turn]:
+            if name not in self.class_names:
+                raise ConfigError(f"metric: {name!r} is not among class_names.{nearest(name, self.class_names)}")
+        for error in [*errors, *(e for kinds in self.undefined.values() for e in kinds)]:
+            if error not in ERRORS:
+                raise ConfigError(f"metric: there is no error {error!r}.{nearest(error, ERRORS)}")
+        if tp_threshold not in thresholds:
+            raise ConfigError(f"metric: tp_threshold={tp_threshold} is not among thresholds={list(thresholds)}")
+        self.round_range, self.filter_predictions = round_range, filter_predictions
+        self.thresholds, self.tp_threshold, self.errors = list(thresholds), tp_threshold, list(errors)
+        self.half_turn, self.max_boxes = set(half_turn), max_boxes
+        self.min_recall, self.min_precision = min_recall, min_precision
+        # Flat, because torchmetrics stands an empty vector in for a process that saw no sample.
+        self.add_state("predictions", [], dist_reduce_fx="cat")
+        self.add_state("objects", [], dist_reduce_fx="cat")
+
+    def update(
+        self,
+        boxes: Tensor,
+        scores: Tensor,
+        labels: Tensor,
+        gt_boxes: Tensor,
+        gt_labels: Tensor,
+        gt_mask: Tensor,
+        index: Tensor,
+        attributes: Tensor | None = None,
+        gt_attributes: Tensor | None = None,
+    ) -> None:
+        """Take B samples.
+
+        Args:
+            boxes, scores, labels: predictions (B, Q, 9), (B, Q), (B, Q): centre x, y, z, width, length, height, yaw,
+                vx, vy; label -1 for none.
+            gt_boxes, gt_labels, gt_mask: objects (B, M, 9), (B, M), (B, M), the mask False for padding.
+            index: numbers of the samples in the data set (B,), below 2^24.
+            attributes, gt_attributes: numbers (B, Q), (B, M), -1 for none; needed for the error `aae` alone.
+        """
+        if "aae" in self.errors and (attributes is None or gt_attributes is None):
+            raise ConfigError("metric: errors has 'aae', which needs attributes and gt_attributes among the inputs")
+        self.predictions.append(_rows(boxes, scores, labels, labels >= 0, index, attributes))
+        self.objects.append(_rows(gt_boxes, torch.zeros_like(gt_labels), gt_labels, gt_mask, index, gt_attributes))
+
+    def compute(self) -> dict[str, Tensor]:
+        """`nds`, `map`, the mean of each error as `mate`, ..., and per class `ap/<class>`, `ate/<class>`, ..."""
+        predictions, objects = (_stored(state) for state in (self.predictions, self.objects))
+        predictions = predictions[_best(predictions, self.max_boxes)]
+        aps, errors = {}, {}
+        for name, reach in self.class_ranges.items():
+            label = self.class_names.index(name)
+            found = predictions[predictions[:, _CLASS] == label]
+            true = objects[objects[:, _CLASS] == label]
+            true = true[self._in_range(true, reach)]
+            if self.filter_predictions:
+                found = found[self._in_range(found, reach)]
+            aps[name], errors[name] = self._measure(name, found, true)
+        mean_ap = float(np.mean(list(aps.values())))
+        means = {error: _nanmean([errors[name][error] for name in errors]) for error in self.errors}
+        score = (5 * mean_ap + sum(max(0.0, 1 - mean) for mean in means.values())) / (5 + len(means))
+        result = {"nds": score, "map": mean_ap, **{f"m{error}": mean for error, mean in means.items()}}
+        result |= {f"ap/{name}": ap for name, ap in aps.items()}
+        result |= {f"{error}/{name}": errors[name][error] for error in self.errors for name in errors}
+        return {key: torch.tensor(value, dtype=torch.float32, device=self.device) for key, value in result.items()}
+
+    def _in_range(self, rows: Array, reach: float) -> Array:
+        x, y = rows[:, _BOX][:, :2].T
+        return np.hypot(x, y) <= reach if self.round_range else np.maximum(np.abs(x), np.abs(y)) <= reach
+
+    def _measure(self, name: str, found: Array, true: Array) -> tuple[float, dict[str, float]]:
+        """AP of a class, and its errors."""
+        # As the devkit orders: highest scores first; of equal ones the later.
+        found = found[np.lexsort((np.arange(len(found)), found[:, _SCORE]))[::-1]]
+        matches = match(found, true, self.thresholds)
+        aps = [self._average_precision(row >= 0, len(true)) for row in matches]
+        row = matches[self.thresholds.index(self.tp_threshold)]
+        hit = row >= 0
+        a, b = found[hit], true[row[hit]]
+        period = np.pi if name in self.half_turn else 2 * np.pi
+        values = {error: box_errors(error, a, b, period) for error in self.errors}
+        means = {
+            error: float("nan")
+            if error in self.undefined.get(name, ())
+            else self._mean_error(value, found, hit, len(true))
+            for error, value in values.items()
+        }
+        return float(np.mean(aps)), means
+
+    def _average_precision(self, hit: Array, count: int) -> float:
+        if not hit.any():
+            return 0.0
+        true = np.cumsum(hit)
+        precision = np.interp(_RECALLS, true / count, true / np.arange(1, len(hit) + 1), right=0)
+        above = precision[round(100 * self.min_recall) + 1 :] - self.min_precision
+        return float(np.clip(above, 0, None).mean()) / (1 - self.min_precision)
+
+    def _mean_error(self, values: Array, found: Array, hit: Array, count: int) -> float:
+        """Running mean of an error over matches, read at 101 recalls by way of the score, then averaged."""
+        if not hit.any():
+            return 1.0
+        recall = np.cumsum(hit) / count
+        score = np.interp(_RECALLS, recall, found[:, _SCORE], right=0)
+        reached = np.flatnonzero(score)
+        first, last = round(100 * self.min_recall) + 1, reached[-1] if len(reached) else 0
+        if last < first:
+            return 1.0
+        known = ~np.isnan(values)
+        running = np.cumsum(np.where(known, values, 0)) / np.maximum(np.cumsum(known), 1)
+        running = running if known.any() else np.ones_like(running)
+        at_recall = np.interp(score[::-1], found[hit, _SCORE][::-1], running[::-1])[::-1]
+        return float(at_recall[first : last + 1].mean())
+
+
+def match(found: Array, true: Array, thresholds: Sequence[float]) -> Array:
+    """For each threshold and each prediction, the object it takes, or -1: (T, P).
+
+    Predictions must be in the order in which they choose. Samples do not touch one another, so the n-th predictions of
+    all samples choose at once.
+    """
+    matches = np.full((len(thresholds), len(found)), -1)
+    if not len(found) or not len(true):
+        return matches
+    samples = np.unique(np.concatenate([found[:, _SAMPLE], true[:, _SAMPLE]]))
+    rows, columns = (np.searchsorted(samples, which[:, _SAMPLE]) for which in (found, true))
+    turn, place = _turns(rows), _turns(columns)
+    table = np.full((len(samples), place.max() + 1), -1)
+    table[columns, place] = np.arange(len(true))
+    centres = np.append(true[:, _BOX][:, :2], [[np.inf, np.inf]], 0)[table]
+    free = np.broadcast_to(table >= 0, (len(thresholds), *table.shape)).copy()
+    limits = np.array(thresholds)[:, None]
+    for number in range(turn.max() + 1):
+        now = np.flatnonzero(turn == number)
+        at = rows[now]
+        gap = np.hypot(*np.moveaxis(centres[at] - found[now][:, _BOX][:, None, :2], -1, 0))
+        gap = np.where(free[:, at], gap, np.inf)
+        nearest_one = gap.argmin(-1)
+        taken = np.take_along_axis(gap, nearest_one[..., None], -1)[..., 0] < limits
+        kind, which = np.nonzero(taken)
+        matches[kind, now[which]] = table[at[which], nearest_one[kind, which]]
+        free[kind, at[which], nearest_one[kind, which]] = False
+    return matches
+
+
+def box_errors(error: str, found: Array, true: Array, period: float = 2 * np.pi) -> Array:
+    """One of ERRORS between n pairs of rows (n, 13); headings are compared modulo `period` radians."""
+    a, b = found[:, _BOX], true[:, _BOX]
+    if error == "ate":
+        return np.hypot(*(a - b)[:, :2].T)
+    if error == "ase":
+        common = np.minimum(a[:, 3:6], b[:, 3:6]).prod(1)
+        return 1 - common / (a[:, 3:6].prod(1) + b[:, 3:6].prod(1) - common)
+    if error == "aoe":
+        return np.abs((a[:, 6] - b[:, 6] + period / 2) % period - period / 2)
+    if error == "ave":
+        return np.hypot(*(a - b)[:, 7:9].T)
+    wrong = (found[:, _ATTRIBUTE] != true[:, _ATTRIBUTE]).astype(float)
+    return np.where(true[:, _ATTRIBUTE] < 0, np.nan, wrong)  # objects without an attribute are not asked for one
+
+
+def _rows(
+    boxes: Tensor, scores: Tensor, labels: Tensor, mask: Tensor, index: Tensor, attributes: Tensor | None
+) -> Tensor:
+    """Chosen boxes as rows of numbers, one after the other (n * 13,)."""
+    attribute = torch.full_like(labels, -1) if attributes is None else attributes
+    columns = [index[:, None].expand_as(labels), labels, scores, *boxes.unbind(-1), attribute]
+    return torch.stack([column.detach().float() for column in columns], -1)[mask].flatten()
+
+
+def _stored(state: list[Tensor] | Tensor) -> Array:
+    """Rows (n, 13) in the order of samples, whatever process or batch they came from."""
+    flat = dim_zero_cat(state) if len(state) else torch.zeros(0)
+    rows = flat.reshape(-1, _COLUMNS).double().cpu().numpy()
+    return rows[np.argsort(rows[:, _SAMPLE], kind="stable")]
+
+
+def _best(rows: Array, count: int) -> Array:
+    """Mask of the `count` highest scores of each sample."""
+    order = np.lexsort((-rows[:, _SCORE], rows[:, _SAMPLE]))
+    mask = np.zeros(len(rows), bool)
+    mask[order[_turns(rows[order, _SAMPLE]) < count]] = True
+    return mask
+
+
+def _turns(groups: Array) -> Array:
+    """For each entry, how many of its group come before it."""
+    order = np.argsort(groups, kind="stable")
+    ordered = groups[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(groups) else np.zeros(0, int)
+    turn = np.zeros(len(groups), int)
+    turn[order] = np.arange(len(groups)) - np.repeat(starts, np.diff(np.append(starts, len(groups))))
+    return turn
+
+
+def _nanmean(values: list[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
