@@ -17,7 +17,7 @@ def test_the_wheel_works_from_any_folder(tmp_path: Path) -> None:
     # The checkout is importable too (it is installed in edit mode): the copy must come first.
     environment = {**os.environ, "PYTHONPATH": str(target)}
     code = "import kd_runner, sys; print(kd_runner.__file__); from kd_runner.run import main; main()"
-    words = ["--cfg", "job", "-p", "teacher"]
+    words = ["--cfg", "job", "-p", "teacher", "--resolve"]
     done = subprocess.run(
         [sys.executable, "-c", code, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

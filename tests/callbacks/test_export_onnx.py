@@ -105,7 +105,7 @@ def test_a_run_leaves_files_that_load_without_this_package(cli, tmp_path: Path) 
     code = (
         "import sys, torch\nfrom safetensors.torch import load_file\n"
         "from kd_runner.models.mobilenet_v3_aspp import MobileNetV3ASPP\n"
-        "net = MobileNetV3ASPP(11, aspp_channels=8, skip_channels=8, width_mult=0.25)\n"
+        "net = MobileNetV3ASPP(11, aspp_channels=8, skip_channels=8, width_mult=0.25, aspp_rates=[1, 2])\n"
         "net.load_state_dict(load_file(sys.argv[1]), strict=True)\n"
         "assert 'lightning' not in sys.modules and 'hydra' not in sys.modules\n"
     )
