@@ -23,3 +23,18 @@ def test_compare(here, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
         assert word in report
     assert (folder / "model.onnx").exists() and (folder / "comparison.png").stat().st_size > 5000
     assert found["costs"]["student"]["parameters"] < found["costs"]["teacher"]["parameters"] * 100
+
+
+def test_a_comparison_that_was_stopped_does_only_what_is_missing(here, tmp_path: Path) -> None:
+    words = ["run=compare", "seeds=[0]", "trainer.max_epochs=1", "callbacks=[checkpoints]", "logger=none", "export=none"]
+    words.append("run.workers=1")
+    here(*words)
+    (folder,) = (p.parent for p in (tmp_path / "outputs" / "voc_kd").glob("*/table.csv"))
+    before = json.loads((folder / "metrics.json").read_text())
+    kept, redone = (folder / f"seed0_{arm}" / "metrics.json" for arm in ("undistilled", "distilled"))
+    written = kept.stat().st_mtime_ns
+    for file in (folder / "metrics.json", redone):
+        file.unlink()
+    here(*words, f"resume={folder}")
+    assert kept.stat().st_mtime_ns == written and redone.exists()
+    assert json.loads((folder / "metrics.json").read_text())["arms"] == before["arms"]

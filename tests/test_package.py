@@ -14,6 +14,7 @@ def test_the_wheel_works_from_any_folder(tmp_path: Path) -> None:
     subprocess.run([*install, str(target), str(ROOT)], check=True, capture_output=True)
     assert (target / "kd_runner" / "conf" / "experiment" / "voc_kd.yaml").is_file()
     assert (target / "bin" / "kd-runner").is_file()
+    assert 0 < (target / "kd_runner" / "assets" / "voc_kd_mini_teacher.safetensors").stat().st_size < 5e6
     # The checkout is importable too (it is installed in edit mode): the copy must come first.
     environment = {**os.environ, "PYTHONPATH": str(target)}
     code = "import kd_runner, sys; print(kd_runner.__file__); from kd_runner.run import main; main()"
