@@ -26,8 +26,8 @@ def test_compare(here, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_comparison_that_was_stopped_does_only_what_is_missing(here, tmp_path: Path) -> None:
-    words = ["run=compare", "seeds=[0]", "trainer.max_epochs=1", "callbacks=[checkpoints]", "logger=none", "export=none"]
-    words.append("run.workers=1")
+    words = ["run=compare", "seeds=[0]", "run.workers=1", "trainer.max_epochs=1"]
+    words += ["callbacks=[checkpoints]", "logger=none", "export=none"]
     here(*words)
     (folder,) = (p.parent for p in (tmp_path / "outputs" / "voc_kd").glob("*/table.csv"))
     before = json.loads((folder / "metrics.json").read_text())
