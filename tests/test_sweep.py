@@ -40,9 +40,9 @@ def test_a_grid_gives_one_table_and_the_second_call_does_nothing(cli: Cli, tmp_p
     assert rerun.returncode == 0, rerun.stdout + rerun.stderr
 
 
-def test_a_point_that_fails_stops_no_other_and_is_tried_again(cli: Cli, tmp_path: Path) -> None:
+def test_a_point_that_fails_stops_no_other_and_is_tried_again(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
     """The teacher of one point is missing at first."""
-    weights = next(word for word in cli.__closure__[0].cell_contents if word.startswith("teacher.checkpoint="))  # type: ignore[attr-defined]
+    weights = next(word for word in tiny if word.startswith("teacher.checkpoint="))
     source, later = Path(weights.partition("=")[2]), tmp_path / "later.safetensors"
     words = [*FAST, "-m", f"teacher.checkpoint={later},{source}"]
     first = cli(*words)

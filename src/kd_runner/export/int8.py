@@ -26,7 +26,7 @@ def quantize(source: Path, target: Path, batches: Iterable[Mapping[str, Tensor]]
     Seven-bit weights (`reduce_range`): processors without VNNI add pairs of products in 16 bits, which eight overflow.
 
     Args:
-        batches: calibration data, training images in evaluation form.
+        batches: calibration data: training samples, as training sees them.
         inputs: argument of the net to batch key.
     """
     with tempfile.TemporaryDirectory() as folder:
