@@ -97,3 +97,8 @@ def test_two_processes_cannot_hold_a_folder(tmp_path: Path) -> None:
     holder.wait()
     with folders.lock(tmp_path):  # a killed process lets go
         pass
+
+
+def test_processes_that_cannot_agree_on_a_folder_are_told_how(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="torchrun --rdzv-id NAME"):
+        folders.check_name(None, tmp_path / "job_none")

@@ -158,8 +158,9 @@ def trainer(cfg: DictConfig, folder: Path) -> Any:
 
     # At INFO and as warnings Lightning tells its developers' news; ours are told by the callbacks.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for news in (".*not resumable.*", ".*smaller than the logging interval.*", ".*does not have many workers.*"):
-        warnings.filterwarnings("ignore", news)
+    news = ("not resumable", "smaller than the logging interval", "does not have many workers", "sync_dist=True")
+    for words in news:
+        warnings.filterwarnings("ignore", f".*{words}")
     warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
     # Deterministic torch also fills every new tensor with nan: a debugging aid that costs 4 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -55,10 +55,12 @@ def owner(path: Path) -> Path | None:
     return None
 
 
-def check_resume(resume: str | None) -> None:
+def check_name(resume: str | None, folder: Path) -> None:
     """Raises:
-    ConfigError: `resume` names no run.
+    ConfigError: `resume` names no run, or torchrun's processes have no name to agree on.
     """
+    if folder.name == "job_none" and "KD_RUNNER_LAUNCHED" not in os.environ:
+        raise ConfigError("hydra.run.dir: name the run for all its processes: torchrun --rdzv-id NAME ...")
     if resume not in (None, "auto") and owner(Path(str(resume))) is None:
         raise ConfigError(f"resume: {resume} is no run folder and lies in none (a run folder holds config.yaml)")
 

@@ -77,7 +77,7 @@ def perform(cfg: DictConfig, folder: Path) -> float | None:
 
     if "KD_RUNNER_LAUNCHED" in os.environ:
         exit_with_parent()
-    folders.check_resume(cfg.resume)
+    folders.check_name(cfg.resume, folder)
     checks.check(cfg)
     if launch.needed(cfg):
         return launch.processes(cfg, folder)
