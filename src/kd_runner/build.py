@@ -127,17 +127,16 @@ def metrics(cfg: DictConfig) -> dict[str, Any]:
 
 
 def distiller(cfg: DictConfig, student: TappedNet, teacher: TappedNet | None, example: Mapping[str, Any]) -> Distiller:
-    """The LightningModule; its projections are sized from one example batch."""
+    """The LightningModule; its projections are sized from one example batch. A teacher where `reads_teacher`."""
     made = terms(cfg)
-    alpha = cfg.kd.alpha if any(term.distills for term in made) else None
     module = Distiller(
         student=student,
-        teacher=teacher if any(term.distills for term in made) else None,
+        teacher=teacher,
         terms=made,
         metrics=metrics(cfg),
         optimizer=make(cfg.optimizer, "optimizer"),
         scheduler=make(cfg.scheduler, "scheduler") if cfg.get("scheduler") else None,
-        alpha=alpha,
+        alpha=cfg.kd.alpha if teacher is not None else None,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed)

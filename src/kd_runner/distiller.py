@@ -87,7 +87,7 @@ class Distiller(LightningModule):
         scope = self.scope(example, self.loss_wires)
         values = {}
         for term in self.terms:
-            inputs = {name: pick(wire, scope) for name, wire in term.inputs.items()}
+            inputs = term.arguments(scope)
             try:
                 if hasattr(term.fn, "build"):
                     term.fn.build(**inputs)

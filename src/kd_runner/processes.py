@@ -46,5 +46,3 @@ def _begin(threads: int) -> None:
     exit_with_parent()
     torch.set_num_threads(threads)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in ("onnx_ir", "onnxscript"):
-        logging.getLogger(name).setLevel(logging.WARNING)

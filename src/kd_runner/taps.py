@@ -56,17 +56,16 @@ class TappedNet:
         finally:
             for hook in hooks:
                 hook.remove()
-        for name in names:
-            if self.taps[name].startswith(":"):
-                found[name] = self._item(name, output, self.taps[name][1:])
+        found |= self.outputs(output, names)
         for name in names:
             if name not in found:
                 raise ConfigError(self._silent(name, self._path(name), batch))
         return found
 
-    def outputs(self, output: Any) -> dict[str, Tensor]:
-        """The taps on the net's own output (`:...`), by name."""
-        return {name: self._item(name, output, path[1:]) for name, path in self.taps.items() if path.startswith(":")}
+    def outputs(self, output: Any, names: Iterable[str]) -> dict[str, Tensor]:
+        """Those of the names that are taps on the net's own output (`:...`)."""
+        own = {name: self.taps[name] for name in names}
+        return {name: self._item(name, output, path[1:]) for name, path in own.items() if path.startswith(":")}
 
     def _path(self, name: str) -> str:
         if name not in self.taps:

@@ -76,7 +76,7 @@ class DataModule(LightningDataModule):
         Raises:
             ConfigError: a share of the batch is not divisible by the number of processes, or larger than its source.
         """
-        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        rank, ranks = self._place
         sizes, shares = [self.num_labeled], [self.batch_size]
         if self.unlabeled is not None:
             sizes.append(self.num_unlabeled)
@@ -92,9 +92,8 @@ class DataModule(LightningDataModule):
     def example(self, count: int = 2) -> dict[str, Any]:
         """A small batch of first training samples: labelled ones, then as many unlabelled ones."""
         order = self.order()
-        first = [order.batch(0)[place] for place in range(min(count, order.shares[0]))]
-        if self.unlabeled is not None:
-            first += order.batch(0)[order.shares[0] : order.shares[0] + count]
+        keys, labelled = order.batch(0), order.shares[0]
+        first = keys[:labelled][:count] + keys[labelled:][:count]
         return default_collate([self.train[key] for key in first])
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -102,8 +101,7 @@ class DataModule(LightningDataModule):
         return self._loader(self.train, batch_sampler=self.order(lambda: progress.total.ready))
 
     def val_dataloader(self) -> DataLoader[Any]:
-        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
-        shard = Shard(len(self.val), rank, ranks)
+        shard = Shard(len(self.val), *self._place)
         return self._loader(self.val, batch_size=self.val_batch_size, sampler=shard)
 
     def plain_val_loader(self) -> DataLoader[Any]:
@@ -114,6 +112,11 @@ class DataModule(LightningDataModule):
         """Batches of one of the first `count` training samples."""
         for index in range(min(count, self.num_labeled)):
             yield default_collate([self.train[index]])
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """This process, and how many there are."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _loader(self, dataset: Seeded, **options: Any) -> DataLoader[Any]:
         return DataLoader(

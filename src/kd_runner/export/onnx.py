@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from kd_runner.taps import TappedNet
 
 log = logging.getLogger(__name__)
+# What these tell at INFO is for their own developers.
+for _name in ("onnx_ir", "onnxscript"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 Dynamic = dict[str, dict[int, Any]]
 
@@ -29,7 +32,7 @@ class Outputs(nn.Module):
         self.names = [name for name, path in tapped.taps.items() if path.startswith(":")]
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor, ...]:
-        found = self._tapped.outputs(self.net(**inputs))
+        found = self._tapped.outputs(self.net(**inputs), self.names)
         return tuple(found[name] for name in self.names)
 
 

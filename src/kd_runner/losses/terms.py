@@ -27,8 +27,11 @@ class Term:
         """A term that reads the teacher distils; any other one is a task loss."""
         return any(source == "teacher" for source, _ in names(dict(self.inputs)))
 
+    def arguments(self, scope: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        return pick(dict(self.inputs), scope)
+
     def value(self, scope: Mapping[str, Mapping[str, Any]]) -> Tensor:
-        return self.fn(**{name: pick(wire, scope) for name, wire in self.inputs.items()})
+        return self.fn(**self.arguments(scope))
 
 
 def blend(terms: list[Term], values: Mapping[str, Tensor], alpha: float | None) -> Tensor:
