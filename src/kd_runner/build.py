@@ -1,5 +1,6 @@
 """Objects from configuration: one function a thing, each naming its key when it cannot be made."""
 
+import inspect
 import logging
 import warnings
 from collections.abc import Mapping
@@ -13,11 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kd_runner import checkpoints
+from kd_runner import student as students
 from kd_runner.data.module import DataModule
 from kd_runner.distiller import Distiller
 from kd_runner.errors import ConfigError
 from kd_runner.losses.terms import Term
+from kd_runner.pruning.pruned import rebuild
 from kd_runner.taps import TappedNet
+from kd_runner.teacher_cache.views import Views
 from kd_runner.wiring import wanted
 
 log = logging.getLogger(__name__)
@@ -40,15 +44,21 @@ def data(cfg: DictConfig) -> DataModule:
     """The data module; writes embedded data first where `data.prepare` says how."""
     if cfg.data.prepare is not None:
         make(cfg.data.prepare, "data.prepare")
-    own = {"root", "prepare", "num_classes", "class_names", "train", "val", "unlabeled"}
+    settings = set(inspect.signature(DataModule).parameters) - {"train", "val", "unlabeled", "seed"}
     unlabeled = cfg.data.unlabeled if cfg.kd.enabled else None
     return DataModule(
-        train=lambda: make(cfg.data.train, "data.train"),
+        train=lambda: training_samples(cfg, "train"),
         val=lambda: make(cfg.data.val, "data.val"),
-        unlabeled=(lambda: make(unlabeled, "data.unlabeled")) if unlabeled is not None else None,
+        unlabeled=(lambda: training_samples(cfg, "unlabeled")) if unlabeled is not None else None,
         seed=cfg.seed,
-        **{key: value for key, value in cfg.data.items() if key not in own},
+        **{key: value for key, value in cfg.data.items() if key in settings},  # others are there to be referred to
     )
+
+
+def training_samples(cfg: DictConfig, part: str) -> Any:
+    """The dataset of `data.train` or `data.unlabeled`, in a few fixed views where the teacher's answers are kept."""
+    samples, cache = make(cfg.data[part], f"data.{part}"), cfg.kd.teacher_cache
+    return Views(samples, cache.views) if cache.enabled and cache.views is not None else samples
 
 
 def net(cfg: DictConfig, role: str) -> nn.Module:
@@ -88,17 +98,40 @@ def teacher(cfg: DictConfig) -> TappedNet:
     return tapped(cfg, "teacher", module)
 
 
-def student(cfg: DictConfig) -> TappedNet:
-    """The student, from `student.checkpoint` or with initial weights."""
+def student(cfg: DictConfig, teacher: TappedNet | None = None, data: DataModule | None = None) -> TappedNet:
+    """The student, from `student.checkpoint` or as it begins: initial weights, or the teacher's (`student.init`), with
+    what is pruned of them.
+
+    Args:
+        teacher, data: for a student that begins (`needs_teacher`).
+    """
     module = net(cfg, "student")
+    note = checkpoints.note(cfg.student.checkpoint) if cfg.student.checkpoint is not None else None
+    pruned = rebuild(module, note, cfg.student.checkpoint) if note is not None else None
     coverage = load(cfg, "student", module)
     if coverage is not None:
         log.info("student: %s: %s", cfg.student.checkpoint, coverage)
-    return tapped(cfg, "student", module)
+    elif cfg.student.init is not None:
+        assert teacher is not None
+        make(cfg.student.init, "student.init")(module, teacher.net)
+    made = tapped(cfg, "student", module)
+    made.pruned = pruned
+    if cfg.student.trained is not None:
+        students.share(made, cfg.student.trained, None if teacher is None else teacher.net)
+    if cfg.get("pruning") and coverage is None:
+        students.prune(made, make(cfg.pruning, "pruning"), [t for t in terms(cfg) if not t.distills], data)
+    return made
 
 
 def tapped(cfg: DictConfig, role: str, module: nn.Module) -> TappedNet:
-    return TappedNet(module, inputs=cfg[role].inputs, taps=cfg[role].taps, key=role)
+    node = cfg[role]
+    return TappedNet(module, inputs=node.inputs, taps=node.taps, key=role, train_inputs=node.train_inputs)
+
+
+def needs_teacher(cfg: DictConfig) -> bool:
+    """Whether a teacher must be made: something reads it, or the student begins with its weights or modules."""
+    begins = cfg.student.checkpoint is None and (cfg.student.init is not None or cfg.student.trained is not None)
+    return begins or reads_teacher(cfg)
 
 
 def reads_teacher(cfg: DictConfig) -> bool:
@@ -144,6 +177,17 @@ def distiller(cfg: DictConfig, student: TappedNet, teacher: TappedNet | None, ex
     return module
 
 
+def teacher_recorder(cfg: DictConfig) -> Any:
+    """Keeps the teacher's outputs for what the training data and its transforms are now."""
+    from kd_runner.teacher_cache.callback import RecordTeacher
+
+    data: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    settings = {"data": {part: data[part] for part in ("train", "unlabeled")}, "scale": cfg.scale}
+    settings |= {"channels_last": cfg.teacher.channels_last, "precision": cfg.trainer.precision}
+    place, cache = Path(cfg.cache).expanduser() / "teacher_outputs", cfg.kd.teacher_cache
+    return RecordTeacher(place, settings, data["root"], cache.views, cache.map_dtype)
+
+
 def evaluator(cfg: DictConfig, net: TappedNet) -> Distiller:
     """A module that only measures: teacher or student, by the same metrics."""
     return Distiller(student=net, metrics=metrics(cfg))
@@ -153,6 +197,7 @@ def trainer(cfg: DictConfig, folder: Path) -> Any:
     """The Lightning Trainer, writing below `folder`."""
     from kd_runner.callbacks.atomic_checkpoints import AtomicCheckpointIO
     from kd_runner.callbacks.progress import progress
+    from kd_runner.callbacks.prune_in_rounds import PruneInRounds
     from kd_runner.callbacks.random_state import RandomState
 
     # At INFO and as warnings Lightning tells its developers' news; ours are told by the callbacks.
@@ -170,6 +215,10 @@ def trainer(cfg: DictConfig, folder: Path) -> Any:
     if cfg.trainer.accelerator == "gpu" and not cuda:
         raise ConfigError("trainer: no GPU is visible to torch; use trainer=cpu")
     callbacks = [make(node, f"callbacks.{name}") for name, node in (cfg.get("callbacks") or {}).items()]
+    if cfg.get("pruning"):
+        callbacks.append(PruneInRounds(make(cfg.pruning, "pruning")))
+    if OmegaConf.select(cfg, "kd.teacher_cache.enabled"):
+        callbacks.append(teacher_recorder(cfg))
     if cfg.get("export"):
         callbacks.append(make(cfg.export, "export"))
     logger = make(cfg.logger, "logger", _partial_=True)(save_dir=str(folder)) if cfg.get("logger") else False

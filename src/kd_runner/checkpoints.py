@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
+from hydra.utils import get_method
 from torch import Tensor, nn
 
 from kd_runner.errors import ConfigError, nearest
@@ -15,6 +17,7 @@ from kd_runner.files import replace
 
 # Where the usual training frameworks put the weights inside a checkpoint.
 CONTAINERS = ("state_dict", "model_state_dict", "model", "student")
+NOTE = "kd_runner.note"
 
 
 @dataclass
@@ -91,6 +94,7 @@ def load(
     strip: str = "",
     rename: Mapping[str, str] | None = None,
     drop: Sequence[str] = (),
+    convert: str | None = None,
 ) -> Coverage:
     """Load a checkpoint into a net and say what matched. Nothing is loaded where a name is missing or misfits.
 
@@ -98,9 +102,13 @@ def load(
         strip: prefix that is cut off; where any key has it, keys without it are dropped.
         rename: parts of names, foreign to ours, replaced in the order given.
         drop: parts of names whose tensors belong to something else (`aux_classifier.`), dropped and counted.
+        convert: dotted name of a function that turns a foreign layout's tensors, by name, into ours; done first.
         key: configuration key for messages.
     """
-    return fit(net, read(path, key), strip=strip, rename=rename, drop=drop)
+    tensors = read(path, key)
+    if convert is not None:
+        tensors = get_method(convert)(tensors)
+    return fit(net, tensors, strip=strip, rename=rename, drop=drop)
 
 
 def fit(
@@ -148,8 +156,24 @@ def require(coverage: Coverage, key: str, path: str | Path) -> Coverage:
     return coverage
 
 
-def save_student(net: nn.Module, path: Path) -> None:
-    """The net alone as `.safetensors`: loads into the plain model class without this package. Atomic."""
+def save_student(net: nn.Module, path: Path, note: str | None = None) -> None:
+    """The net alone as `.safetensors`: loads into the plain model class without this package. Atomic.
+
+    Args:
+        note: text kept in the file's header; a pruned net's spec, from which `build.student` makes its widths.
+    """
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}
-    content = safetensors.torch.save(tensors)
+    content = safetensors.torch.save(tensors, metadata=None if note is None else {NOTE: note})
     replace(path, lambda file: file.write(content))
+
+
+def note(path: str | Path) -> str | None:
+    """The text that `save_student` put into the header; None for any other file."""
+    path = Path(path).expanduser()
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get(NOTE)
+    except safetensors.SafetensorError:
+        return None  # `read` says what is wrong with it

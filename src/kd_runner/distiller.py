@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from kd_runner.errors import ConfigError
 from kd_runner.losses.terms import Term, blend
 from kd_runner.optim import parameter_groups
+from kd_runner.pruning import spec as specs
 from kd_runner.taps import TappedNet
 from kd_runner.wiring import Wire, pick, wanted
 
@@ -54,8 +55,17 @@ class Distiller(LightningModule):
         self._metric_wires: dict[str, Wire] = {name: dict(wires) for name, (_, wires) in (metrics or {}).items()}
         # In a tuple, so that no module registers it: not saved, not set to train, not seen by DDP or the optimizer.
         self._teacher = (teacher,)
+        # What answers in its stead for training batches, if anything does (`teacher_cache`).
+        self.recorded_teacher: Callable[[Batch, Iterable[str]], dict[str, Tensor]] | None = None
         if teacher is not None:
             teacher.net.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "Distiller":
+        """Modules that the student does not train stay in eval mode: no dropout, no noise, no moving statistics."""
+        super().train(mode)
+        for module in self.tapped_student.frozen:
+            module.eval()
+        return self
 
     @property
     def role(self) -> str:
@@ -66,12 +76,17 @@ class Distiller(LightningModule):
     def teacher(self) -> TappedNet | None:
         return self._teacher[0]
 
-    def scope(self, batch: Batch, wires: list[Wire]) -> dict[str, Mapping[str, Any]]:
-        """Everything that the wires read, by source and name. The teacher runs without gradients, and only if read."""
+    def scope(self, batch: Batch, wires: list[Wire], recorded: bool = False) -> dict[str, Mapping[str, Any]]:
+        """Everything that the wires read, by source and name. The teacher runs without gradients, and only if read.
+
+        Args:
+            recorded: take the recorded teacher where there is one; it knows the training samples alone.
+        """
         scope: dict[str, Mapping[str, Any]] = {"batch": batch}
-        if (names := wanted(wires, "teacher")) and self.teacher is not None:
+        teacher = (recorded and self.recorded_teacher) or self.teacher
+        if (names := wanted(wires, "teacher")) and teacher:
             with torch.no_grad():
-                scope["teacher"] = self.teacher(batch, names)
+                scope["teacher"] = teacher(batch, names)
         if names := wanted(wires, "student"):
             scope["student"] = self.tapped_student(batch, names)
         return scope
@@ -83,7 +98,7 @@ class Distiller(LightningModule):
         Raises:
             ConfigError: a term cannot work with what it is given.
         """
-        self.student.eval()
+        self.eval()
         scope = self.scope(example, self.loss_wires)
         values = {}
         for term in self.terms:
@@ -94,12 +109,24 @@ class Distiller(LightningModule):
                 values[term.name] = term.fn(**inputs)
             except (ValueError, IndexError, RuntimeError) as error:
                 raise ConfigError(f"loss.{term.name}: {error}") from error
-        self.student.train()
+        self.train()
         return values
+
+    def task_loss(self, batch: Batch) -> Tensor:
+        """Weighted sum of the terms that read no teacher.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        terms = [term for term in self.terms if not term.distills]
+        if not terms:
+            raise ConfigError("pruning.score: needs a loss that reads no teacher; choose pruning/score=magnitude")
+        scope = self.scope(batch, [dict(term.inputs) for term in terms])
+        return blend(terms, {term.name: term.value(scope) for term in terms}, None)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """`loss`, and `terms`, the detached values by name, `total` among them."""
-        scope = self.scope(batch, self.loss_wires)
+        scope = self.scope(batch, self.loss_wires, recorded=True)
         values = {term.name: term.value(scope) for term in self.terms}
         total = blend(self.terms, values, self.alpha)
         terms = {name: value.detach() for name, value in {**values, "total": total}.items()}
@@ -143,6 +170,16 @@ class Distiller(LightningModule):
             return optimizer
         schedule = self._make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.tapped_student.pruned is not None:
+            checkpoint["pruning"] = self.tapped_student.pruned.spec
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Before the weights are loaded, and the optimizer is made: cut the student to their widths."""
+        if (pruned := self.tapped_student.pruned) is not None:
+            specs.advance(pruned.part(self.student), pruned.spec, checkpoint["pruning"])
+            pruned.spec = checkpoint["pruning"]
 
     def on_fit_start(self) -> None:
         self.place_teacher(self.device)

@@ -2,7 +2,7 @@
 
 A tap is `module.path` or `module.path:item.item`. The part behind the colon picks from a tuple or list (a number)
 or from a mapping (a key). An empty module path is the net itself: `:out` is entry `out` of its output, `:` is the
-output as it is.
+output as it is. A path to a buffer gives the buffer, as it is after the pass.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_runner.errors import ConfigError, nearest
+from kd_runner.pruning.pruned import Pruned
 
 
 class TappedNet:
@@ -24,17 +25,33 @@ class TappedNet:
         inputs: argument name of `net.forward` to batch key.
         taps: feature name to tap path.
         key: configuration key for messages, `student` or `teacher`.
+        train_inputs: further arguments, given in training mode only: what a net draws denoising queries from.
+
+    Attributes:
+        frozen: modules that stay in eval mode while the net trains (`sharing.share`).
+        pruned: what was cut out of the net, or None.
 
     Raises:
         ConfigError: a tap names no module of the net.
     """
 
-    def __init__(self, net: nn.Module, inputs: Mapping[str, str], taps: Mapping[str, str], key: str):
+    def __init__(
+        self,
+        net: nn.Module,
+        inputs: Mapping[str, str],
+        taps: Mapping[str, str],
+        key: str,
+        train_inputs: Mapping[str, str] | None = None,
+    ):
         self.net, self.inputs, self.taps, self.key = net, dict(inputs), dict(taps), key
+        self.train_inputs = dict(train_inputs or {})
+        self.frozen: list[nn.Module] = []
+        self.pruned: Pruned | None = None
         modules = dict(net.named_modules(remove_duplicate=False))
+        self._buffers = {name for name, _ in net.named_buffers(remove_duplicate=False)}
         for name, path in self.taps.items():
             module = path.partition(":")[0]
-            if module not in modules:
+            if module not in modules and module not in self._buffers:
                 raise ConfigError(f"{key}.taps.{name}: no module {module!r}.{nearest(module, modules)}")
 
     def __call__(self, batch: Mapping[str, Any], names: Iterable[str]) -> dict[str, Tensor]:
@@ -49,7 +66,7 @@ class TappedNet:
         try:
             for name in names:
                 module, _, items = self._path(name).partition(":")
-                if module:
+                if module and module not in self._buffers:
                     hook = self._recorder(found, name, items)
                     hooks.append(self.net.get_submodule(module).register_forward_hook(hook))
             output = self.net(**self._arguments(batch))
@@ -57,6 +74,7 @@ class TappedNet:
             for hook in hooks:
                 hook.remove()
         found |= self.outputs(output, names)
+        found |= {name: self.net.get_buffer(self.taps[name]) for name in names if self.taps[name] in self._buffers}
         for name in names:
             if name not in found:
                 raise ConfigError(self._silent(name, self._path(name), batch))
@@ -75,10 +93,12 @@ class TappedNet:
         return self.taps[name]
 
     def _arguments(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        for argument, name in self.inputs.items():
+        wanted = {**self.inputs, **self.train_inputs} if self.net.training else self.inputs
+        for argument, name in wanted.items():
             if name not in batch:
-                raise ConfigError(f"{self.key}.inputs.{argument}: the batch has no {name!r}.{nearest(name, batch)}")
-        return {argument: batch[name] for argument, name in self.inputs.items()}
+                where = "inputs" if argument in self.inputs else "train_inputs"
+                raise ConfigError(f"{self.key}.{where}.{argument}: the batch has no {name!r}.{nearest(name, batch)}")
+        return {argument: batch[name] for argument, name in wanted.items()}
 
     def _recorder(self, found: dict[str, Tensor], name: str, items: str):
         def record(module: nn.Module, args: Any, output: Any) -> None:

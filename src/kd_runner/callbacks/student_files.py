@@ -13,13 +13,14 @@ class StudentFiles(Callback):
     """Writes `<role>_untrained.safetensors` when training starts and `<role>.safetensors`, the best by the metric, when
     it ends; puts those best weights back into the module, for what comes after training.
 
-    They load into the plain model class, without Lightning or this package.
+    They load into the plain model class, without Lightning or this package; a pruned one says in its header what was
+    kept.
     """
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         untrained = self._folder(trainer) / f"{pl_module.role}_untrained.safetensors"
         if trainer.is_global_zero and not untrained.exists():
-            save_student(pl_module.student, untrained)
+            save_student(pl_module.student, untrained, self._note(pl_module))
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         folder = self._folder(trainer)
@@ -29,7 +30,12 @@ class StudentFiles(Callback):
             weights = torch.load(chosen[0], map_location="cpu", weights_only=False)["state_dict"]
             pl_module.load_state_dict(weights)
         if trainer.is_global_zero:
-            save_student(pl_module.student, folder / f"{pl_module.role}.safetensors")
+            save_student(pl_module.student, folder / f"{pl_module.role}.safetensors", self._note(pl_module))
+
+    @staticmethod
+    def _note(module: Any) -> str | None:
+        pruned = module.tapped_student.pruned
+        return None if pruned is None else pruned.note
 
     @staticmethod
     def _folder(trainer: Any) -> Path:

@@ -70,7 +70,7 @@ class Attention(nn.Module):
     Two places to hook: `heads` sees the concatenated head outputs `(rows, tokens, num_heads * head_dim)`
     before `proj`; `map` sees the softmax weights `(rows, num_heads, tokens, tokens)`, which exist only while
     it is hooked. A row is an image, or in windowed blocks a window; pad tokens are included, as they are in
-    the attention itself.
+    the attention itself. The buffer `head_index` holds each head's number in the unpruned net.
     """
 
     def __init__(self, dim: int, num_heads: int, head_dim: int):
@@ -85,6 +85,7 @@ class Attention(nn.Module):
         self.map = nn.Identity()
         self.heads = nn.Identity()
         self.proj = nn.Linear(width, dim)
+        self.register_buffer("head_index", torch.arange(num_heads), persistent=False)
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         """`x (rows, tokens, dim)` to the same shape; `rope` are two tables `(tokens, head_dim)`."""

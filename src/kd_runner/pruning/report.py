@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 @torch.no_grad()
-def multiply_adds(net: nn.Module, *inputs: Tensor) -> int:
+def multiply_adds(net: nn.Module, *inputs: Tensor, **named: Tensor) -> int:
     """Multiply-adds of one forward pass in eval mode: half the operations of torch's `FlopCounterMode`.
 
     Counted are matrix products, convolutions and both products of attention, pad tokens included; norms, activations
@@ -21,16 +21,17 @@ def multiply_adds(net: nn.Module, *inputs: Tensor) -> int:
     net.eval()
     try:
         with counter:
-            functional_call(net, tensors, tuple(x.to("meta") for x in inputs))
+            on_meta = {name: x.to("meta") for name, x in named.items()}
+            functional_call(net, tensors, tuple(x.to("meta") for x in inputs), on_meta)
     finally:
         for module, mode in modes.items():
             module.training = mode
     return counter.get_total_flops() // 2
 
 
-def cost(net: nn.Module, *inputs: Tensor) -> dict[str, int]:
+def cost(net: nn.Module, *inputs: Tensor, **named: Tensor) -> dict[str, int]:
     """`parameters` of `net`, a shared one counted once, and its `multiply_adds` on `inputs`."""
-    return {"parameters": sum(p.numel() for p in net.parameters()), "multiply_adds": multiply_adds(net, *inputs)}
+    return {"parameters": sum(p.numel() for p in net.parameters()), "multiply_adds": multiply_adds(net, *inputs, **named)}
 
 
 def table(before: Mapping[str, float], after: Mapping[str, float]) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from torch import nn
 
 from kd_runner.errors import ConfigError, nearest
+from kd_runner.files import write_text
 from kd_runner.pruning.layout import KINDS, Layout, find_units
 from kd_runner.pruning.surgery import cut
 
@@ -69,23 +70,48 @@ def counts(spec: Spec, kind: str) -> list[int]:
     return [len(entry["kept"]) for entry in spec[kind].values()]
 
 
+def advance(net: nn.Module, have: Spec, want: Spec) -> None:
+    """Cut a net that has been pruned to `have` further, to `want`.
+
+    Raises `ConfigError` where `want` keeps what is gone.
+    """
+    kept: dict[str, dict[str, list[int]]] = {kind: {} for kind in KINDS}
+    for kind in KINDS:
+        for block, entry in want[kind].items():
+            place = {unit: i for i, unit in enumerate(have[kind].get(block, {"kept": ()})["kept"])}
+            if gone := [unit for unit in entry["kept"] if unit not in place]:
+                raise ConfigError(f"pruning.spec.{kind}.{block}: {gone[:3]} are kept, but cut out of the net already")
+            kept[kind][block] = [place[unit] for unit in entry["kept"]]
+    cut(net, want["layout"], kept)
+
+
+def dumps(spec: Spec) -> str:
+    """`spec` as JSON."""
+    hidden = {b: {"of": e["of"], "kept": _to_hex(e["kept"], e["of"])} for b, e in spec["hidden"].items()}
+    return json.dumps({**spec, "hidden": hidden}, indent=1) + "\n"
+
+
 def save(spec: Spec, path: str | Path) -> None:
     """Write `spec` as JSON."""
-    hidden = {b: {"of": e["of"], "kept": _to_hex(e["kept"], e["of"])} for b, e in spec["hidden"].items()}
-    Path(path).write_text(json.dumps({**spec, "hidden": hidden}, indent=1) + "\n")
+    write_text(Path(path), dumps(spec))
 
 
 def load(path: str | Path) -> Spec:
     """Read what `save` wrote. Raises `ConfigError` naming the file where it is something else."""
+    return loads(Path(path).read_text(), path)
+
+
+def loads(text: str, where: str | Path) -> Spec:
+    """Read what `dumps` gave; `where` is for messages."""
     try:
-        spec = json.loads(Path(path).read_text())
+        spec = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"pruning.spec: {path} is not JSON: {error}") from None
+        raise ConfigError(f"pruning.spec: {where} is not JSON: {error}") from None
     if not isinstance(spec, dict) or spec.get("format") != FORMAT:
-        raise ConfigError(f"pruning.spec: {path} is not of the format {FORMAT}")
+        raise ConfigError(f"pruning.spec: {where} is not of the format {FORMAT}")
     for key in ("layout", *KINDS):
         if key not in spec:
-            raise ConfigError(f"pruning.spec: {path} lacks {key!r}.{nearest(key, spec)}")
+            raise ConfigError(f"pruning.spec: {where} lacks {key!r}.{nearest(key, spec)}")
     for entry in spec["hidden"].values():
         entry["kept"] = _from_hex(entry["kept"], entry["of"])
     return spec

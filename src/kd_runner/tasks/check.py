@@ -30,10 +30,10 @@ def check(cfg: DictConfig, folder: Path) -> None:
     started = time.perf_counter()
     data = build.data(cfg)
     _show_data(cfg, data)
-    student = build.student(cfg)
-    teacher = build.teacher(cfg) if build.reads_teacher(cfg) else None
+    teacher = build.teacher(cfg) if build.needs_teacher(cfg) else None
+    student = build.student(cfg, teacher, data)
     example = data.example()
-    module = build.distiller(cfg, student, teacher, example)
+    module = build.distiller(cfg, student, teacher if build.reads_teacher(cfg) else None, example)
     _show_taps(module, example)
     _show_parameters(module)
     _show_losses(module, example)

@@ -47,11 +47,10 @@ def _compare(cfg: DictConfig, folder: Path) -> float | None:
     for seed in cfg.seeds:
         _same_start([places[seed, name] for name in arms(cfg)])
     runs = {name: [_result(places[seed, name]) for seed in cfg.seeds] for name in arms(cfg)}
-    student = build.student(cfg)
-    build.checkpoints.load(
-        student.net, folder / f"seed{cfg.seeds[0]}_{distilled(cfg)}" / "student.safetensors", "student"
-    )
-    nets = {"teacher": teacher, "student": student}
+    trained = cfg.copy()
+    trained.student.checkpoint = str(places[cfg.seeds[0], distilled(cfg)] / "student.safetensors")
+    trained.student.checkpoint_keys = {}
+    nets = {"teacher": teacher, "student": build.student(trained)}
     summary = {
         "scale": cfg.scale,
         "monitor": cfg.monitor,

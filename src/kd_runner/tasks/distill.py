@@ -23,8 +23,10 @@ def distill(cfg: DictConfig, folder: Path) -> float | None:
     """Train the student in `folder`; go on where a run of the same settings stopped there. Returns its metric."""
 
     def work() -> float | None:
-        teacher = build.teacher(cfg) if build.reads_teacher(cfg) else None
-        return train(cfg, folder, build.data(cfg), build.student(cfg), teacher)
+        data = build.data(cfg)
+        teacher = build.teacher(cfg) if build.needs_teacher(cfg) else None
+        student = build.student(cfg, teacher, data)
+        return train(cfg, folder, data, student, teacher if build.reads_teacher(cfg) else None)
 
     return folders.once(folder, cfg, work)
 

@@ -1,0 +1,76 @@
+"""What to prune, by which score, how far and when: what `conf/pruning/` says."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from kd_runner.errors import ConfigError, nearest
+from kd_runner.pruning import spec as specs
+from kd_runner.pruning.budget import Budget
+from kd_runner.pruning.layout import Layout
+from kd_runner.pruning.prune import prune
+from kd_runner.pruning.pruned import Pruned
+from kd_runner.pruning.schedule import Schedule
+from kd_runner.pruning.scores import Scores
+
+
+class Pruning:
+    """Rounds of structured pruning of one part of a net.
+
+    Args:
+        module: path of the part, e.g. `img_backbone`; empty for the whole net.
+        layout: where its heads and hidden units are (`pruning.layout.Layout`).
+        score: which of them matter (`pruning.scores`).
+        heads, hidden: how many of each are removed; None leaves that kind alone.
+        schedule: when; None for all at once before training.
+        num_batches: training samples that are offered to the score.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        layout: Layout | Mapping,
+        score: Callable[..., Scores],
+        heads: Budget | None = None,
+        hidden: Budget | None = None,
+        schedule: Schedule | None = None,
+        num_batches: int = 8,
+    ):
+        self.module, self.layout, self.score = module, Layout.read(layout), score
+        self.budgets: dict[str, Budget | None] = {"heads": heads, "hidden": hidden}
+        self.schedule, self.num_batches = schedule or Schedule(), num_batches
+
+    def begin(self, net: nn.Module) -> Pruned:
+        """Nothing cut yet.
+
+        Raises:
+            ConfigError: the net has no such part, or the layout does not fit it.
+        """
+        paths = [name for name, _ in net.named_modules()]
+        if self.module not in paths:
+            raise ConfigError(f"pruning.module: the student has no {self.module!r}.{nearest(self.module, paths)}")
+        return Pruned(self.module, specs.whole(net.get_submodule(self.module), self.layout))
+
+    def round(
+        self,
+        net: nn.Module,
+        pruned: Pruned,
+        epoch: int,
+        loss: Callable[[Any], Tensor],
+        batches: Iterable[Any],
+        optimizer: Optimizer | None = None,
+    ) -> Pruned:
+        """Cut `net` to what is due when `epoch` starts.
+
+        Args:
+            loss: of the whole net on a batch; scores take its gradient.
+            batches: of training samples; read only by scores that need data.
+        """
+        part, share = pruned.part(net), self.schedule.share(epoch)
+        spec = prune(
+            part, layout=self.layout, score=self.score, share=share, spec=pruned.spec, optimizer=optimizer, loss=loss,
+            batches=batches, **self.budgets,
+        )  # fmt: skip
+        return Pruned(self.module, spec, pruned.before, pruned.after)

@@ -1,0 +1,52 @@
+"""What was cut out of a net."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from kd_runner.pruning import spec as specs
+from kd_runner.pruning.report import table
+
+
+@dataclass
+class Pruned:
+    """A pruned part of a net.
+
+    Args:
+        module: path of the part in the net, empty for all of it.
+        spec: what is kept of it (`pruning.spec`).
+        before, after: parameters, multiply-adds and latency of the part, where it was measured.
+    """
+
+    module: str
+    spec: specs.Spec
+    before: dict[str, float] = field(default_factory=dict)
+    after: dict[str, float] = field(default_factory=dict)
+
+    def part(self, net: nn.Module) -> nn.Module:
+        return net.get_submodule(self.module)
+
+    @property
+    def note(self) -> str:
+        """Small JSON from which, with a state dict, the net is rebuilt."""
+        return specs.dumps({"module": self.module, **self.spec})
+
+    @property
+    def table(self) -> str:
+        """Markdown; empty where nothing was measured."""
+        return table(self.before, self.after) if self.before else ""
+
+    def plain(self) -> dict[str, Any]:
+        """For metrics.json: kept units a block, and the costs."""
+        kept: Mapping[str, list[int]] = {kind: specs.counts(self.spec, kind) for kind in ("heads", "hidden")}
+        return {"module": self.module, "kept": kept, "before": self.before, "after": self.after}
+
+
+def rebuild(net: nn.Module, note: str, where: str) -> Pruned:
+    """Cut the unpruned `net` to what `Pruned.note` says; `where` it stands is for messages."""
+    spec = specs.loads(note, where)
+    pruned = Pruned(spec.pop("module"), spec)
+    specs.apply(pruned.part(net), pruned.spec)
+    return pruned
