@@ -144,8 +144,8 @@ def test_rounds_during_training_and_after_a_resume(vit, tmp_path: Path, monkeypa
     assert 64 < len(untrained["blocks.0.mlp.fc1.weight"]) < 128  # the first of three rounds
 
     monkeypatch.setenv("STOP_AFTER", "1")
-    with pytest.raises(RuntimeError, match="power cut"):
-        vit(*words, "hydra.job.chdir=false")
+    with pytest.raises((RuntimeError, SystemExit)):
+        vit(*words)
     monkeypatch.delenv("STOP_AFTER")
     resumed = vit(*words, "resume=auto")
     assert resumed != whole

@@ -170,6 +170,7 @@ def distiller(cfg: DictConfig, student: TappedNet, teacher: TappedNet | None, ex
         optimizer=make(cfg.optimizer, "optimizer"),
         scheduler=make(cfg.scheduler, "scheduler") if cfg.get("scheduler") else None,
         alpha=cfg.kd.alpha if teacher is not None else None,
+        layer_decay=OmegaConf.to_container(cfg.layer_decay) if cfg.layer_decay else None,  # type: ignore[arg-type]
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed)

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 
 from kd_runner.errors import ConfigError
 from kd_runner.losses.terms import Term, blend
-from kd_runner.optim import parameter_groups
+from kd_runner.optim import layer_factors, parameter_groups, scale_rates
 from kd_runner.pruning import spec as specs
 from kd_runner.taps import TappedNet
 from kd_runner.wiring import Wire, pick, wanted
@@ -31,6 +31,7 @@ class Distiller(LightningModule):
         optimizer: parameter groups to optimizer.
         scheduler: (optimizer, total_steps) to a schedule that moves every step; None for a constant rate.
         alpha: share of distillation in the total; None for the plain weighted sum (`losses.terms.blend`).
+        layer_decay: arguments of `optim.layer_factors` besides the net; None for one learning rate.
     """
 
     def __init__(
@@ -42,13 +43,14 @@ class Distiller(LightningModule):
         optimizer: Callable[[list[dict[str, Any]]], Optimizer] = torch.optim.AdamW,
         scheduler: Callable[..., LRScheduler] | None = None,
         alpha: float | None = None,
+        layer_decay: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         self.student = student.net
         self.terms = list(terms)
         self.losses = nn.ModuleDict({t.name: t.fn for t in self.terms if isinstance(t.fn, nn.Module)})
         self.metrics = nn.ModuleDict({name: metric for name, (metric, _) in (metrics or {}).items()})
-        self.alpha = alpha
+        self.alpha, self.layer_decay = alpha, layer_decay
         self.tapped_student = student
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self.loss_wires: list[Wire] = [dict(t.inputs) for t in self.terms]
@@ -132,7 +134,8 @@ class Distiller(LightningModule):
         terms = {name: value.detach() for name, value in {**values, "total": total}.items()}
         # Straight to the loggers: self.log costs a third of a millisecond a value and step.
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+            group = self.trainer.optimizers[0].param_groups[0]
+            rate = group["lr"] / group.get("lr_factor", 1.0)
             curves = {f"train/loss/{name}": float(value) for name, value in terms.items()}
             for logger in self.loggers:
                 logger.log_metrics({**curves, "train/lr": rate}, step=self.global_step)
@@ -165,7 +168,8 @@ class Distiller(LightningModule):
         return results
 
     def configure_optimizers(self) -> Any:
-        optimizer = self._make_optimizer(parameter_groups([self.student, self.losses]))
+        factors = None if self.layer_decay is None else layer_factors(self.student, **self.layer_decay)
+        optimizer = scale_rates(self._make_optimizer(parameter_groups([self.student, self.losses], factors)))
         if self._make_scheduler is None:
             return optimizer
         schedule = self._make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))

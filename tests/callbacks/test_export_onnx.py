@@ -59,7 +59,7 @@ def test_a_difference_fails_the_run(module: Distiller, data: DataModule, tmp_pat
 
     plain = ours.export
 
-    def tampered(tapped, batch, path):
+    def tampered(tapped, batch, path, note=None):
         axes = plain(tapped, batch, path)
         graph = onnx.load(path)
         (weight,) = (w for w in graph.graph.initializer if "classifier" in w.name and len(w.dims) == 4)

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ class ExportONNX(Callback):
         tolerance: largest difference to torch, as a share of the largest output.
         agreement: least share of places with the same largest channel.
         samples: validation samples that are checked, alone and in batches of two.
+        outputs: taps on the net's output that the file gives; None for all of them.
+        part: path of the one module that is exported, where the rest has no ONNX form; the file's metadata says so.
         int8: quantise as well, and measure both files on the validation set.
         calibration_samples: training samples for the ranges of INT8 activations.
 
@@ -32,11 +34,22 @@ class ExportONNX(Callback):
     """
 
     def __init__(
-        self, tolerance: float, agreement: float, samples: int, int8: bool = False, calibration_samples: int = 64
+        self,
+        tolerance: float,
+        agreement: float,
+        samples: int,
+        outputs: Sequence[str] | None = None,
+        part: str | None = None,
+        int8: bool = False,
+        calibration_samples: int = 64,
     ):
+        if int8 and part is not None:
+            raise ValueError("INT8 is for whole nets: export.part must be null")
         self.tolerance, self.agreement, self.samples = tolerance, agreement, samples
+        self.outputs, self.part = outputs, part
         self.int8, self.calibration_samples = int8, calibration_samples
         self.result: dict[str, Any] = {}
+        self.example: dict[str, Tensor] = {}  # what the file is called with for one sample
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.is_global_zero:
@@ -50,9 +63,18 @@ class ExportONNX(Callback):
         tapped.net = copy.deepcopy(tapped.net).cpu().eval()
         file = folder / "model.onnx"
         batches = list(self._batches(data))
-        axes = onnx.export(tapped, batches[-1], file)
+        note = {"kd_runner.student": "all of it"}
+        if self.part is not None:
+            pieces = [onnx.part(tapped, self.part, batch) for batch in batches]
+            tapped, batches = pieces[0][0], [batch for _, batch in pieces]
+            note = {"kd_runner.student": f"begins with the input of {self.part}; what is before it runs in torch"}
+        if self.outputs is not None:
+            tapped = onnx.only(tapped, self.outputs)
+        self.example = {argument: batches[0][name] for argument, name in tapped.inputs.items()}
+        axes = onnx.export(tapped, batches[-1], file, note)
         if "batch" not in axes:
-            batches = [batch for batch in batches if len(batch["index"]) == len(batches[-1]["index"])]
+            first = next(iter(tapped.inputs.values()))
+            batches = [batch for batch in batches if len(batch[first]) == len(batches[-1][first])]
         if "height" in axes:
             batches.append(_larger(batches[-1], tapped.inputs))
         found = onnx.compare(tapped, file, batches)

@@ -53,15 +53,12 @@ class PruneInRounds(Callback):
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.monitor is not None:
                 _forget(callback, trainer.is_global_zero)
-        log.info("epoch %d: %.1f M parameters are left", epoch, sum(map(_size, pl_module.student.parameters())) / 1e6)
+        left = sum(parameter.numel() for parameter in done.part(pl_module.student).parameters())
+        log.info("epoch %d: %s parameters of the pruned part are left", epoch, f"{left:,}")
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         if pl_module.tapped_student.pruned is not None:
             self.result = {"pruning": pl_module.tapped_student.pruned.plain()}
-
-
-def _size(parameter: Any) -> int:
-    return parameter.numel()
 
 
 def _forget(callback: ModelCheckpoint, on_disk: bool) -> None:

@@ -1,10 +1,11 @@
 """A net as an ONNX file, and the proof that the file computes what torch does."""
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from kd_runner.errors import ConfigError, nearest
 from kd_runner.taps import TappedNet
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,42 @@ class Outputs(nn.Module):
         return tuple(found[name] for name in self.names)
 
 
+def only(tapped: TappedNet, names: Sequence[str]) -> TappedNet:
+    """The same net, with only these of its outputs tapped.
+
+    Raises:
+        ConfigError: a name is no tap on the net's own output.
+    """
+    own = [name for name, path in tapped.taps.items() if path.startswith(":")]
+    for name in names:
+        if name not in own:
+            raise ConfigError(f"export.outputs: {tapped.key}.taps has no output {name!r}.{nearest(name, own)}")
+    return TappedNet(tapped.net, tapped.inputs, {name: tapped.taps[name] for name in names}, tapped.key)
+
+
+@torch.no_grad()
+def part(tapped: TappedNet, path: str, batch: Mapping[str, Tensor]) -> tuple[TappedNet, dict[str, Tensor]]:
+    """A module inside the net as a net of its own, which gives a mapping of tensors, and a batch of what it is given.
+
+    Raises:
+        ConfigError: the net has no such module.
+    """
+    modules = dict(tapped.net.named_modules())
+    if path not in modules:
+        raise ConfigError(f"export.part: the student has no {path!r}.{nearest(path, modules)}")
+    module, found = modules[path], {}
+
+    def record(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        found.update(inspect.signature(module.forward).bind(*args, **named).arguments)
+        found["output"] = output
+
+    hook = module.register_forward_hook(record, with_kwargs=True)
+    tapped(batch, [])
+    hook.remove()
+    taps = {name: f":{name}" for name in found.pop("output")}
+    return TappedNet(module, {name: name for name in found}, taps, tapped.key), found
+
+
 def session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
     """onnxruntime on the CPU; `threads` 0 lets it choose."""
     options = onnxruntime.SessionOptions()
@@ -44,10 +82,13 @@ def session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def export(tapped: TappedNet, batch: Mapping[str, Tensor], path: Path) -> list[str]:
+def export(
+    tapped: TappedNet, batch: Mapping[str, Tensor], path: Path, note: Mapping[str, str] | None = None
+) -> list[str]:
     """Write `path`: inputs named as the net's arguments, outputs as the taps on its output (`:...`).
 
-    Batch is dynamic, and so are height and width of images (B, C, H, W), where the net allows.
+    Batch is dynamic, and so are height and width of images (B, C, H, W), where the net allows. `note` goes into the
+    file's metadata.
 
     Returns:
         names of the dynamic axes, of (batch, height, width).
@@ -63,6 +104,7 @@ def export(tapped: TappedNet, batch: Mapping[str, Tensor], path: Path) -> list[s
                 raise
             log.debug("no export with dynamic %s: %s", axes, error)
             continue
+        program.model.metadata_props.update(note or {})
         beside = path.with_name(f".{path.name}.part")
         program.save(beside, external_data=False)
         beside.replace(path)
@@ -95,25 +137,28 @@ def compare(tapped: TappedNet, path: Path, batches: Iterable[Mapping[str, Tensor
     """The file against torch, element by element.
 
     Returns:
-        `max_error`, the largest absolute difference; `relative_error`, that over the largest absolute value;
-        `agreement`, the share of places where the largest channel is the same, the least of all outputs.
+        `max_error`, the largest absolute difference; `relative_error`, of the output where it is worst, the largest
+        difference over the largest absolute value; `agreement`, of places with the same class: the largest channel of
+        a map (B, C, H, W), the same whole number.
     """
     net, runner = Outputs(tapped).eval(), session(path)
-    largest, scale, same, places = 0.0, 0.0, 0, 0
+    errors, scales = dict.fromkeys(net.names, 0.0), dict.fromkeys(net.names, 1e-12)
+    same, places = 0, 0
     for batch in batches:
         arguments = {argument: batch[name].cpu() for argument, name in tapped.inputs.items()}
         expected = net(**arguments)
         got = runner.run(net.names, {name: tensor.numpy() for name, tensor in arguments.items()})
-        for ours, theirs in zip(expected, got, strict=True):
+        for name, ours, theirs in zip(net.names, expected, got, strict=True):
             reference = ours.numpy()
-            largest = max(largest, float(np.abs(reference - theirs).max()))
-            scale = max(scale, float(np.abs(reference).max()))
-            if reference.ndim > 1:
-                agree = reference.argmax(1) == theirs.argmax(1)
+            if reference.dtype.kind == "f":
+                errors[name] = max(errors[name], float(np.abs(reference - theirs).max(initial=0)))
+                scales[name] = max(scales[name], float(np.abs(reference).max(initial=0)))
+            if reference.dtype.kind != "f" or reference.ndim == 4:
+                agree = reference == theirs if reference.dtype.kind != "f" else reference.argmax(1) == theirs.argmax(1)
                 same, places = same + int(agree.sum()), places + agree.size
     return {
-        "max_error": largest,
-        "relative_error": largest / max(scale, 1e-12),
+        "max_error": max(errors.values()),
+        "relative_error": max(errors[name] / scales[name] for name in errors),
         "agreement": same / places if places else 1.0,
     }
 

@@ -24,7 +24,7 @@ def static(net: TappedNet, batch: Mapping[str, Tensor]) -> dict[str, Any]:
     """`parameters`; `macs`, multiply-adds of one sample of the batch's size (half of torch's FLOP count: convolutions
     and matrix products, no normalisation or activation); `weights_bytes` as a `.safetensors`.
     """
-    module = copy.deepcopy(net.net).cpu().eval()
+    module = copy.deepcopy(net.net).cpu().eval().requires_grad_(False)  # the counter hooks what could have a gradient
     with FlopCounterMode(display=False) as counter:
         module(**arguments(net, batch))
     inputs = {argument: list(value.shape) for argument, value in arguments(net, batch).items()}

@@ -12,6 +12,8 @@ def teacher(cfg: DictConfig, folder: Path) -> float | None:
     """Train `teacher.net` as a student without distillation; its weights are `teacher.safetensors`."""
     cfg = cfg.copy()
     cfg.kd.enabled = False
+    if cfg.get("pruning"):
+        cfg.pruning = None
 
     def work() -> float | None:
         net = build.tapped(cfg, "teacher", build.net(cfg, "teacher"))
