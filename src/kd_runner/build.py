@@ -203,7 +203,8 @@ def trainer(cfg: DictConfig, folder: Path) -> Any:
 
     # At INFO and as warnings Lightning tells its developers' news; ours are told by the callbacks.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    news = ("not resumable", "smaller than the logging interval", "does not have many workers", "sync_dist=True")
+    news = ("not resumable", "smaller than the logging interval", "does not have many workers", "sync_dist=True",
+            "in eval mode at the start")  # fmt: skip
     for words in news:
         warnings.filterwarnings("ignore", f".*{words}")
     warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")

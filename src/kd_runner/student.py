@@ -13,7 +13,6 @@ from kd_runner.distiller import Distiller
 from kd_runner.errors import ConfigError, nearest
 from kd_runner.losses.terms import Term
 from kd_runner.pruning.plan import Pruning
-from kd_runner.pruning.report import cost
 from kd_runner.report.costs import latency
 from kd_runner.taps import TappedNet
 
@@ -61,9 +60,10 @@ def share(student: TappedNet, trained: str, teacher: nn.Module | None) -> None:
 def prune(student: TappedNet, plan: Pruning, terms: list[Term], data: Any) -> None:
     """Do the rounds that are due before training, and measure what they leave."""
     student.pruned = plan.begin(student.net)
+    args, named = student.pruned.arguments = _arguments(student, data.example(1))
+    student.pruned.before = student.pruned.cost(student.net)
     if plan.schedule.share(0) > 0:
         whole = copy.deepcopy(student.pruned.part(student.net))
-        args, named = _arguments(student, data.example(1))
         module = Distiller(student=student, terms=terms)
         module.build_losses(data.example())
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -71,10 +71,10 @@ def prune(student: TappedNet, plan: Pruning, terms: list[Term], data: Any) -> No
         batches = (module.transfer_batch_to_device(b, device, 0) for b in data.calibration(plan.num_batches))
         student.pruned = plan.round(student.net, student.pruned, 0, module.task_loss, batches)
         module.cpu()
+        student.pruned.after = student.pruned.cost(student.net)
         parts = {"before": whole, "after": student.pruned.part(student.net)}
-        times = _milliseconds(parts, args, named)
-        for name, part in parts.items():
-            setattr(student.pruned, name, {**cost(part, *args, **named), "milliseconds": round(times[name], 2)})
+        for name, milliseconds in _milliseconds(parts, args, named).items():
+            getattr(student.pruned, name)["milliseconds"] = round(milliseconds, 2)
         log.info("pruned %s of the student\n%s", plan.module or "all", student.pruned.table)
 
 

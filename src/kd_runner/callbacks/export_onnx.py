@@ -15,6 +15,7 @@ from kd_runner.distiller import Distiller
 from kd_runner.errors import ConfigError
 
 log = logging.getLogger(__name__)
+AXES = ("batch", "height", "width")
 
 
 class ExportONNX(Callback):
@@ -26,6 +27,7 @@ class ExportONNX(Callback):
         samples: validation samples that are checked, alone and in batches of two.
         outputs: taps on the net's output that the file gives; None for all of them.
         part: path of the one module that is exported, where the rest has no ONNX form; the file's metadata says so.
+        dynamic: axes of the file's inputs that may change: the batch, then height and width of images.
         int8: quantise as well, and measure both files on the validation set.
         calibration_samples: training samples for the ranges of INT8 activations.
 
@@ -40,13 +42,17 @@ class ExportONNX(Callback):
         samples: int,
         outputs: Sequence[str] | None = None,
         part: str | None = None,
+        dynamic: Sequence[str] = ("batch", "height", "width"),
         int8: bool = False,
         calibration_samples: int = 64,
     ):
         if int8 and part is not None:
             raise ValueError("INT8 is for whole nets: export.part must be null")
         self.tolerance, self.agreement, self.samples = tolerance, agreement, samples
-        self.outputs, self.part = outputs, part
+        self.outputs, self.part, self.dynamic = outputs, part, dynamic
+        for axis, known in zip(dynamic, AXES):
+            if axis != known:
+                raise ValueError(f"dynamic: {list(dynamic)} must begin like {list(AXES)}")
         self.int8, self.calibration_samples = int8, calibration_samples
         self.result: dict[str, Any] = {}
         self.example: dict[str, Tensor] = {}  # what the file is called with for one sample
@@ -71,7 +77,7 @@ class ExportONNX(Callback):
         if self.outputs is not None:
             tapped = onnx.only(tapped, self.outputs)
         self.example = {argument: batches[0][name] for argument, name in tapped.inputs.items()}
-        axes = onnx.export(tapped, batches[-1], file, note)
+        axes = onnx.export(tapped, batches[-1], file, note, self.dynamic)
         if "batch" not in axes:
             first = next(iter(tapped.inputs.values()))
             batches = [batch for batch in batches if len(batch[first]) == len(batches[-1][first])]

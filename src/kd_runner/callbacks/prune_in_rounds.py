@@ -53,8 +53,8 @@ class PruneInRounds(Callback):
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.monitor is not None:
                 _forget(callback, trainer.is_global_zero)
-        left = sum(parameter.numel() for parameter in done.part(pl_module.student).parameters())
-        log.info("epoch %d: %s parameters of the pruned part are left", epoch, f"{left:,}")
+        done.after = done.cost(pl_module.student)
+        log.info("pruned further at the start of epoch %d\n%s", epoch + 1, done.table)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         if pl_module.tapped_student.pruned is not None:

@@ -20,7 +20,7 @@ from kd_runner.taps import TappedNet
 log = logging.getLogger(__name__)
 # What these tell at INFO is for their own developers.
 for _name in ("onnx_ir", "onnxscript"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 Dynamic = dict[str, dict[int, Any]]
 
@@ -83,12 +83,16 @@ def session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
 
 
 def export(
-    tapped: TappedNet, batch: Mapping[str, Tensor], path: Path, note: Mapping[str, str] | None = None
+    tapped: TappedNet,
+    batch: Mapping[str, Tensor],
+    path: Path,
+    note: Mapping[str, str] | None = None,
+    dynamic: Sequence[str] = ("batch", "height", "width"),
 ) -> list[str]:
     """Write `path`: inputs named as the net's arguments, outputs as the taps on its output (`:...`).
 
-    Batch is dynamic, and so are height and width of images (B, C, H, W), where the net allows. `note` goes into the
-    file's metadata.
+    The axes of `dynamic` are, where the net allows: the batch, and height and width of images (B, C, H, W). `note` goes
+    into the file's metadata.
 
     Returns:
         names of the dynamic axes, of (batch, height, width).
@@ -96,7 +100,7 @@ def export(
     net = Outputs(tapped).eval()
     arguments = {argument: batch[name].detach().cpu() for argument, name in tapped.inputs.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    for axes in (["batch", "height", "width"], ["batch"], []):
+    for axes in dict.fromkeys((tuple(dynamic), tuple(dynamic[:1]), ())):
         try:
             program = _program(net, arguments, axes)
         except torch.onnx.OnnxExporterError as error:
@@ -108,11 +112,11 @@ def export(
         beside = path.with_name(f".{path.name}.part")
         program.save(beside, external_data=False)
         beside.replace(path)
-        return axes
+        return list(axes)
     raise AssertionError
 
 
-def _program(net: Outputs, arguments: dict[str, Tensor], axes: list[str]) -> Any:
+def _program(net: Outputs, arguments: dict[str, Tensor], axes: Sequence[str]) -> Any:
     shapes = {name: _dynamic(tensor, axes) for name, tensor in arguments.items()}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -127,7 +131,7 @@ def _program(net: Outputs, arguments: dict[str, Tensor], axes: list[str]) -> Any
         )
 
 
-def _dynamic(tensor: Tensor, axes: list[str]) -> dict[int, Any]:
+def _dynamic(tensor: Tensor, axes: Sequence[str]) -> dict[int, Any]:
     wanted = axes if tensor.ndim == 4 else axes[:1]
     return dict.fromkeys((0, 2, 3)[: len(wanted)], torch.export.Dim.DYNAMIC)
 

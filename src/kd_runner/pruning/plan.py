@@ -1,6 +1,7 @@
 """What to prune, by which score, how far and when: what `conf/pruning/` says."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -73,4 +74,4 @@ class Pruning:
             part, layout=self.layout, score=self.score, share=share, spec=pruned.spec, optimizer=optimizer, loss=loss,
             batches=batches, **self.budgets,
         )  # fmt: skip
-        return Pruned(self.module, spec, pruned.before, pruned.after)
+        return replace(pruned, spec=spec)

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from kd_runner.pruning import spec as specs
-from kd_runner.pruning.report import table
+from kd_runner.pruning.report import cost, table
 
 
 @dataclass
@@ -17,16 +17,24 @@ class Pruned:
     Args:
         module: path of the part in the net, empty for all of it.
         spec: what is kept of it (`pruning.spec`).
+        arguments: what the part is called with, positional and named, for its multiply-adds.
         before, after: parameters, multiply-adds and latency of the part, where it was measured.
     """
 
     module: str
     spec: specs.Spec
+    arguments: tuple[tuple[Tensor, ...], dict[str, Tensor]] | None = None
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
 
     def part(self, net: nn.Module) -> nn.Module:
         return net.get_submodule(self.module)
+
+    def cost(self, net: nn.Module) -> dict[str, float]:
+        """Parameters and multiply-adds of the part as it is now."""
+        assert self.arguments is not None
+        args, named = self.arguments
+        return dict(cost(self.part(net), *args, **named))
 
     @property
     def note(self) -> str:

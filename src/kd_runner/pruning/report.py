@@ -31,13 +31,14 @@ def multiply_adds(net: nn.Module, *inputs: Tensor, **named: Tensor) -> int:
 
 def cost(net: nn.Module, *inputs: Tensor, **named: Tensor) -> dict[str, int]:
     """`parameters` of `net`, a shared one counted once, and its `multiply_adds` on `inputs`."""
-    return {"parameters": sum(p.numel() for p in net.parameters()), "multiply_adds": multiply_adds(net, *inputs, **named)}
+    size = sum(p.numel() for p in net.parameters())
+    return {"parameters": size, "multiply_adds": multiply_adds(net, *inputs, **named)}
 
 
 def table(before: Mapping[str, float], after: Mapping[str, float]) -> str:
     """A markdown table of two costs and of what is left, in per cent."""
     lines = ["| | before | after | left |", "|---|---|---|---|"]
-    for key in before:
+    for key in after:
         share = 100 * after[key] / before[key]
         lines.append(f"| {key.replace('_', ' ')} | {before[key]:,} | {after[key]:,} | {share:.1f} % |")
     return "\n".join(lines)

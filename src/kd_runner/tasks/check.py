@@ -15,7 +15,7 @@ from kd_runner import build
 from kd_runner.data.module import DataModule
 from kd_runner.distiller import Distiller
 from kd_runner.errors import ConfigError
-from kd_runner.losses.terms import blend
+from kd_runner.losses.terms import Term, blend
 from kd_runner.taps import TappedNet
 
 console = Console(width=140, highlight=False)
@@ -37,6 +37,7 @@ def check(cfg: DictConfig, folder: Path) -> None:
     _show_taps(module, example)
     _show_parameters(module)
     _show_losses(module, example)
+    check_indices(module.terms, data)
     _scan(data)
     console.print(f"\nAll of it fits together; {time.perf_counter() - started:.1f} s. Nothing was trained.")
 
@@ -70,10 +71,10 @@ def _show_data(cfg: DictConfig, data: DataModule) -> None:
 def _show_taps(module: Distiller, example: Any) -> None:
     table = _table("Taps", "name", "teacher", "shape", "student", "shape")
     with torch.no_grad():
-        module.student.eval()
+        module.eval()
         ours = module.tapped_student(example, list(module.tapped_student.taps))
         theirs = module.teacher(example, list(module.teacher.taps)) if module.teacher else {}
-        module.student.train()
+        module.train()
     paths = module.teacher.taps if module.teacher else {}
     for name in dict.fromkeys([*paths, *module.tapped_student.taps]):
         there = [paths.get(name, "–"), _shape(theirs[name]) if name in theirs else "–"]
@@ -134,6 +135,40 @@ def _gradient_norm(value: torch.Tensor, net: nn.Module) -> float:
 
 def _statistics(teacher: TappedNet | None) -> dict[str, torch.Tensor]:
     return {} if teacher is None else {name: value.clone() for name, value in teacher.net.named_buffers()}
+
+
+def check_indices(terms: list[Term], data: DataModule, count: int = 8) -> None:
+    """A loss that reads an `index` keeps a row for each sample (or object): its number must be the same however the
+    sample is augmented, and nobody else's. Else the loss stays finite and teaches nothing. Below 0 stands for none.
+
+    Raises:
+        ConfigError: numbers that change or are shared, or fewer rows than samples.
+    """
+    for term in terms:
+        wire = term.inputs.get("index")
+        if not isinstance(wire, str) or not wire.startswith("batch."):
+            continue
+        key = f"loss.{term.name}.inputs.index"
+        owners: dict[int, int] = {}
+        for at in range(0, len(data.train), max(1, len(data.train) // count)):
+            first, second = (_numbers(data.train[at, seed], term) for seed in (0, 1))
+            if first and second and not first & second:
+                raise ConfigError(
+                    f"{key}: sample {at} comes as {wire} {min(first)}, and as {min(second)} when drawn again; give the "
+                    "sample's own number, the same in every epoch"
+                )
+            for number in first | second:
+                if owners.setdefault(number, at) != at:
+                    raise ConfigError(f"{key}: samples {owners[number]} and {at} are both {wire} {number}")
+        rows = getattr(term.fn, "n_data", None)
+        if rows is not None and rows < len(data.train):
+            raise ConfigError(f"loss.{term.name}.fn.n_data={rows}: there are {len(data.train)} training samples")
+
+
+def _numbers(sample: dict[str, Any], term: Term) -> set[int]:
+    index, mask = (str(term.inputs.get(name)).removeprefix("batch.") for name in ("index", "mask"))
+    numbers = sample[index][sample[mask]] if mask in sample else sample[index].flatten()
+    return {number for number in numbers.tolist() if number >= 0}
 
 
 def _scan(data: DataModule, count: int = 32) -> None:

@@ -1,0 +1,95 @@
+"""Detections as the JSON file that the nuScenes benchmark and its devkit take."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd_runner import files
+from kd_runner.data.nuscenes.attributes import usual_attributes
+from kd_runner.data.nuscenes.boxes import transformed
+from kd_runner.data.nuscenes.taxonomy import ATTRIBUTES, CLASSES
+from kd_runner.errors import ConfigError, nearest
+from kd_runner.metrics.nuscenes_benchmark import RANGES
+
+_META = {"use_camera": False, "use_lidar": True, "use_radar": False, "use_map": False, "use_external": False}
+
+
+class NuScenesSubmission:
+    """Collects detections sample by sample; `write` wants all samples of the split.
+
+    Args:
+        tokens: of the samples by index, as `[dataset.token(i) for i in range(len(dataset))]`.
+        class_names: names of the labels; all of nuScenes' classes.
+        class_ranges: m from the ego car; boxes beyond it are left out.
+        max_boxes: best boxes of a sample that are kept.
+
+    Raises:
+        ConfigError: nuScenes has no such class.
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[str],
+        class_names: Sequence[str] = CLASSES,
+        class_ranges: Mapping[str, float] | None = None,
+        max_boxes: int = 500,
+    ):
+        for name in class_names:
+            if name not in CLASSES:
+                raise ConfigError(f"data.classes: nuScenes has no class {name!r}.{nearest(name, CLASSES)}")
+        ranges = RANGES if class_ranges is None else class_ranges
+        self.tokens, self.class_names, self.max_boxes = list(tokens), list(class_names), max_boxes
+        self.reach = torch.tensor([float(ranges.get(name, 0.0)) for name in class_names] + [0.0], dtype=torch.float64)
+        self.results: dict[str, list[dict[str, Any]]] = {}
+
+    def add(
+        self, boxes: Tensor, scores: Tensor, labels: Tensor, lidar2local: Tensor, lidar2global: Tensor, index: Tensor
+    ) -> None:
+        """Take B samples.
+
+        Args:
+            boxes, scores, labels: (B, Q, 9), (B, Q), (B, Q) as in `NuScenesBenchmark.update`.
+            lidar2local, lidar2global, index: as `NuScenesLidar` gives them.
+        """
+        columns = [value.detach().cpu() for value in (boxes, scores, labels, lidar2local, lidar2global, index)]
+        for box, score, label, local, pose, number in zip(*columns):
+            token = self.tokens[int(number)]
+            self.results[token] = self._rows(token, box, score, label, local, pose)
+
+    def write(self, path: str | Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            ValueError: samples are missing.
+        """
+        if missing := len(set(self.tokens) - set(self.results)):
+            raise ValueError(f"the submission lacks {missing} of {len(self.tokens)} samples: add the whole split")
+        files.write_json(Path(path), {"meta": _META, "results": self.results})
+
+    def _rows(
+        self, token: str, boxes: Tensor, scores: Tensor, labels: Tensor, lidar2local: Tensor, lidar2global: Tensor
+    ) -> list[dict[str, Any]]:
+        boxes = boxes.double()
+        distance = torch.linalg.vector_norm(transformed(boxes, lidar2local)[:, :2], dim=1)
+        near = torch.nonzero(distance < self.reach[labels])[:, 0]
+        kept = near[scores[near].argsort(descending=True, stable=True)][: self.max_boxes]
+        attributes = usual_attributes(boxes, labels, self.class_names)
+        rows = []
+        for k, box in zip(kept.tolist(), transformed(boxes[kept], lidar2global.double()).tolist()):
+            x, y, z, length, width, height, yaw, vx, vy = box
+            attribute = int(attributes[k])
+            rows.append({
+                "sample_token": token,
+                "translation": [x, y, z],
+                "size": [width, length, height],
+                "rotation": [math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)],
+                "velocity": [vx, vy],
+                "detection_name": self.class_names[int(labels[k])],
+                "detection_score": float(scores[k]),
+                "attribute_name": ATTRIBUTES[attribute] if attribute >= 0 else "",
+            })  # fmt: skip
+        return rows

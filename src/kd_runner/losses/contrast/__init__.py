@@ -1,0 +1,1 @@
+"""Parts of contrastive losses: memories, negatives, the noise-contrastive term, pooling."""

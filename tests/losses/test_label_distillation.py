@@ -1,0 +1,64 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kd_runner.losses.label_distillation import LabelDistillation, with_teacher_boxes
+
+
+def boxes(*centres: tuple[float, float]) -> Tensor:
+    """(1, n, 9)"""
+    return torch.tensor([[[x, y, 0, 4, 2, 1.5, 0, 0, 0] for x, y in centres]])
+
+
+TRUTH = {
+    "gt_boxes": boxes((0, 0), (10, 0), (0, 0)),
+    "gt_labels": torch.tensor([[0, 1, 0]]),
+    "gt_mask": torch.tensor([[True, True, False]]),
+}
+# Above a true box of its class; above one of another class; too unsure; new; the same again, less sure; further off.
+TEACHER = {
+    "boxes": boxes((0.5, 0.5), (10, 0), (20, 0), (30, 0), (30.5, 0), (32, 0)),
+    "scores": torch.tensor([[0.9, 0.8, 0.6, 0.7, 0.65, 0.61]]),
+    "labels": torch.tensor([[0, 0, 0, 2, 2, 2]]),
+}
+ADDED = [False, True, False, True, False, True]
+
+
+def test_sure_boxes_of_objects_that_have_none_are_added() -> None:
+    joined, labels, mask = with_teacher_boxes(**TRUTH, **TEACHER)
+    assert torch.equal(joined, torch.cat([TRUTH["gt_boxes"], TEACHER["boxes"]], dim=1))
+    assert torch.equal(labels, torch.cat([TRUTH["gt_labels"], TEACHER["labels"]], dim=1))
+    assert mask.tolist() == [[True, True, False, *ADDED]]
+
+
+def test_padding_hides_no_box_and_equal_scores_leave_one() -> None:
+    blank = TRUTH | {"gt_mask": torch.zeros(1, 3, dtype=torch.bool)}
+    assert with_teacher_boxes(**blank, **TEACHER)[2].tolist() == [[False] * 3 + [True, True, False, True, False, True]]
+    twins = TEACHER | {"scores": torch.full((1, 6), 0.9)}
+    assert with_teacher_boxes(**TRUTH, **twins)[2].tolist()[0][3:] == [False, True, True, True, False, True]
+
+
+def test_without_any_sure_box_the_labels_are_the_true_ones() -> None:
+    mask = with_teacher_boxes(**TRUTH, **TEACHER, threshold=0.95)[2]
+    assert mask.tolist() == [[True, True, False] + [False] * 6]
+
+
+class CountBoxes(nn.Module):
+    def forward(self, gt_boxes: Tensor, gt_labels: Tensor, gt_mask: Tensor, heatmap: Tensor) -> Tensor:
+        return heatmap * gt_mask.sum() + (gt_boxes[gt_mask][:, 0]).sum() + 100 * gt_labels[gt_mask].sum()
+
+
+def test_the_loss_sees_true_and_added_boxes_and_the_students_outputs() -> None:
+    teacher = {f"teacher_{name}": tensor.requires_grad_(tensor.is_floating_point()) for name, tensor in TEACHER.items()}
+    heatmap = torch.tensor(1000.0, requires_grad=True)
+    value = LabelDistillation(CountBoxes(), threshold=0.6)(**TRUTH, **teacher, heatmap=heatmap)
+    assert value.item() == 1000 * 5 + (0 + 10 + 10 + 30 + 32) + 100 * (0 + 1 + 0 + 2 + 2)
+    value.backward()
+    assert heatmap.grad == 5 and teacher["teacher_boxes"].grad is None
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="true boxes have 9 numbers, the teacher's 7"):
+        with_teacher_boxes(**TRUTH, **TEACHER | {"boxes": TEACHER["boxes"][..., :7]})
+    with pytest.raises(ValueError, match="is no score"):
+        LabelDistillation(CountBoxes(), threshold=1.0)

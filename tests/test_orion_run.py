@@ -1,0 +1,63 @@
+"""`experiment=orion_kd` from teacher to ONNX, on a world of a few frames."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kd_runner import checkpoints, run
+from kd_runner.data.driving import bench2drive_writer
+
+TINY = [
+    "experiment=orion_kd", "data.prepare=null", "data.batch_size=2", "data.val_batch_size=2", "data.steps_per_epoch=2",
+    "data.crop=[32,64]", "data.final=[64,64]", "trainer.max_epochs=1", "teacher.net.backbone.embed_dim=32",
+    "teacher.net.backbone.head_dim=4", "teacher.net.backbone.num_heads=8", "teacher.net.in_channels=32",
+    "teacher.net.embed_dim=16", "teacher.net.hidden=16", "teacher.net.num_query=8", "teacher.net.num_lane=6",
+    "teacher.net.num_depths=4", "teacher.net.max_boxes=10", "teacher.net.depth=1", "pruning.num_batches=2"
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world") / "data"
+    return bench2drive_writer.write(root, num_train=3, num_val=2, num_frames=1, width=80, height=45)
+
+
+@pytest.fixture
+def orion(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def call(*words: str) -> Path:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["kd_runner", *TINY, f"data.root={world}", *words])
+        run.main()
+        return max(tmp_path.glob("outputs/orion_kd/*"), key=lambda p: p.stat().st_mtime)
+
+    return call
+
+
+def test_from_teacher_to_onnx(orion) -> None:
+    teacher = orion("run=teacher", "export=none", "callbacks=[checkpoints]") / "teacher.safetensors"
+    folder = orion(f"teacher.checkpoint={teacher}", "export.samples=2")
+    found = json.loads((folder / "metrics.json").read_text())
+    assert found["pruning"]["kept"]["heads"] == [4] * 6
+    assert found["onnx"]["agreement"] > 0.99 and found["onnx"]["relative_error"] < 1e-3
+    assert (folder / "pictures.png").stat().st_size > 1000
+
+    theirs, ours = (checkpoints.read(file, "") for file in (teacher, folder / "student.safetensors"))
+    heads = [name for name in theirs if not name.startswith("img_backbone.")]
+    assert heads and all(torch.equal(theirs[name], ours[name]) for name in heads)  # frozen, and the teacher's own
+    assert not torch.equal(theirs["img_backbone.blocks.0.mlp.w1.weight"], ours["img_backbone.blocks.0.mlp.w1.weight"])
+
+
+def test_the_total_is_the_blend_of_the_two_sides(orion, capfd: pytest.CaptureFixture[str]) -> None:
+    teacher = orion("run=teacher", "export=none", "callbacks=[checkpoints]") / "teacher.safetensors"
+    capfd.readouterr()
+    orion(f"teacher.checkpoint={teacher}", "run=check")
+    shown = [line.replace("│", "|").split("|") for line in capfd.readouterr().out.splitlines()]
+    rows = {row[1].strip(): [cell.strip() for cell in row[2:-1]] for row in shown if len(row) == 8}
+    total = float(rows["total"][2])
+    sides = {"task": 0.3, "distils": 0.7}
+    terms = [row for row in rows.values() if row[0] in sides]
+    assert len(terms) == 6
+    assert total == pytest.approx(sum(sides[r[0]] * float(r[1]) * float(r[2]) for r in terms), rel=1e-3)
