@@ -5,12 +5,14 @@
 Loops, all with the same nets, batches and loss (cross entropy and KL at T=4; fp32, batch 16, SGD with momentum):
 - floor: teacher in inference mode, student forward, backward, step; nothing else.
 - kd_runner: Distiller under the project's Trainer (conf/trainer/cpu.yaml) with TensorBoard and epoch line, no bar.
+- kd_runner, cached logits: the same with the teacher's outputs on disk (kd.teacher_cache), filled beforehand.
 - torchdistill 1.1.5: its DistillationBox, without its meters. Needs `pip install kd-runner[benchmark]`.
 
 How to read it. A round runs every loop once, from the same student, in an order that rotates; a loop's first step is
 dropped. "x floor" is the median of the ratios to the floor of the same round (in brackets: smallest to largest); of
-kd_runner at most 1.05 is demanded. CPU time is the process's, all threads: the one to trust on a shared machine, with
---threads 1. Differences under about 5 % (CPU time) and 3 % (wall, quiet machine) are noise; more rounds help.
+kd_runner at most 1.05 is demanded, with cached logits at most 0.70. CPU time is the process's, all threads: the one to
+trust on a shared machine, with --threads 1. Differences under about 5 % (CPU time) and 3 % (wall, quiet machine) are
+noise; more rounds help.
 "off" is the largest absolute difference of a weight or batch-norm statistic from the floor's student after the first
 round: 0 is the same work bit for bit. kd_runner's losses round otherwise than torch's, so its reference is a second
 floor that calls them; the last line tells how far apart the two floors end, and how far the first one moved.
@@ -49,6 +51,8 @@ from kd_runner.losses.kl_logits import KLLogits
 from kd_runner.losses.task_ce import CrossEntropy
 from kd_runner.losses.terms import Term
 from kd_runner.taps import TappedNet
+from kd_runner.teacher_cache import identity
+from kd_runner.teacher_cache.recorded import RecordedTeacher
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 TEMPERATURE, ALPHA = 4.0, 0.9
@@ -87,7 +91,9 @@ def floor(teacher: nn.Module, student: nn.Module, batches: DataLoader, clock: Cl
         optimizer.step()
 
 
-def kd_runner(teacher: nn.Module, student: nn.Module, batches: DataLoader, clock: Clock) -> None:
+def kd_runner(
+    teacher: nn.Module, student: nn.Module, batches: DataLoader, clock: Clock, cache: Path | None = None
+) -> None:
     ours, theirs = (TappedNet(net, {"x": "image"}, {"logits": ":"}, "net") for net in (student, teacher))
     terms = [
         Term("task_ce", CrossEntropy(), {"logits": "student.logits", "target": "batch.target"}),
@@ -98,7 +104,27 @@ def kd_runner(teacher: nn.Module, student: nn.Module, batches: DataLoader, clock
     settings.trainer.update(max_epochs=1, enable_checkpointing=False)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # no terminal, no bar
         trainer = build.trainer(settings, Path(folder))
-        trainer.fit(Distiller(ours, theirs, terms, optimizer=clock.sgd, alpha=ALPHA), batches)
+        module = Distiller(ours, theirs, terms, optimizer=clock.sgd, alpha=ALPHA)
+        if cache is not None:
+            module.recorded_teacher = recorded(theirs, batches, cache)
+        trainer.fit(module, batches)
+
+
+def cached_logits(teacher: nn.Module, student: nn.Module, batches: DataLoader, clock: Clock) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        kd_runner(teacher, student, batches, clock, Path(folder))
+
+
+@torch.no_grad()
+def recorded(teacher: TappedNet, batches: DataLoader, folder: Path) -> RecordedTeacher:
+    """A teacher that has seen every sample."""
+    samples = sum(len(batch["index"]) for batch in batches)
+    settings = {"weights": identity.weights(teacher.net)}
+    for _ in range(2):  # filled by one process, as it were, and read by another
+        made = RecordedTeacher(teacher, ["logits"], folder, settings, state={}, num_samples=samples)
+        for batch in batches:
+            made(batch, ["logits"])
+    return made
 
 
 def torchdistill(teacher: nn.Module, student: nn.Module, batches: DataLoader, clock: Clock) -> None:
@@ -120,7 +146,11 @@ def torchdistill(teacher: nn.Module, student: nn.Module, batches: DataLoader, cl
         box.post_forward_process(loss=box.forward_process(batch["image"], batch["target"], {}))
 
 
-LOOPS: dict[str, Callable[..., None]] = {"floor": floor, "kd_runner": kd_runner}
+LOOPS: dict[str, Callable[..., None]] = {
+    "floor": floor,
+    "kd_runner": kd_runner,
+    "kd_runner, cached logits": cached_logits,
+}
 with contextlib.suppress(ImportError):
     from torchdistill.core.distillation import DistillationBox
 
@@ -155,7 +185,9 @@ def measure(teacher: nn.Module, student: nn.Module, batches: list[dict[str, Tens
             result["ms"][name].append(ms)
         if turn == 0:
             own, first = train(floor, loss_fn=own_loss)[0], students["floor"]
-            result["off"] = {name: distance(students[name], own if name == "kd_runner" else first) for name in names}
+            result["off"] = {
+                name: distance(students[name], own if name.startswith("kd_runner") else first) for name in names
+            }
             result |= {"floors_apart": distance(own, first), "moved": distance(first, student)}
     return result
 
@@ -185,7 +217,8 @@ def main() -> None:
     torch.manual_seed(0)
     teacher, student = resnet34(num_classes=100), resnet18(num_classes=100)
     images, targets = torch.randn(args.steps + 1, 16, 3, 96, 96), torch.randint(100, (args.steps + 1, 16))
-    batches = [{"image": image, "target": target} for image, target in zip(images, targets)]
+    index = torch.arange(len(images) * 16).view(-1, 16)
+    batches = [{"image": x, "target": y, "index": i} for x, y, i in zip(images, targets, index)]
     result = measure(teacher, student, batches, args.rounds)
     setting = {"rounds": args.rounds, "steps": args.steps, "threads": args.threads}
     setting |= {name: version(name) for name in ("torch", "torchvision", "lightning")}

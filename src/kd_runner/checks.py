@@ -15,7 +15,7 @@ from kd_runner.wiring import names, wanted
 # Groups whose files only adjust what other groups define.
 _ADJUSTING = ("experiment", "size", "recipe")
 # Mappings whose keys are the user's own.
-_OPEN = ("teacher.taps", "student.taps", "teacher.inputs", "student.inputs", "run.arms")
+_OPEN = ("teacher.taps", "student.taps", "teacher.inputs", "student.inputs", "run.arms", "run.stages")
 # Groups of which several files are chosen, and what makes an entry of them whole.
 _LISTS = {"loss": "fn._target_", "metric": "fn._target_", "callbacks": "_target_"}
 _CALL_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
@@ -113,6 +113,11 @@ def _check_values(cfg: DictConfig) -> None:
         raise ConfigError(f"kd.alpha={alpha}: the share of distillation lies in 0..1")
     if cfg.kd.temperature <= 0:
         raise ConfigError(f"kd.temperature={cfg.kd.temperature}: it must be above 0")
+    views, map_dtype = cfg.kd.teacher_cache.views, cfg.kd.teacher_cache.map_dtype
+    if views is not None and views < 1:
+        raise ConfigError(f"kd.teacher_cache.views={views}: at least one, or null for transforms that are not random")
+    if map_dtype not in ("float16", "float32"):
+        raise ConfigError(f"kd.teacher_cache.map_dtype={map_dtype}: float16 or float32")
 
 
 def targets(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,6 +1,7 @@
 """Files that are never half written."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,19 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Standard JSON: nan and infinity, which it does not know, become null."""
     write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` has written, with nan again for every null."""
+    return _with_nan(json.loads(path.read_text()))
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_nan(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(part) for part in value]
+    return math.nan if value is None else value
 
 
 def _plain(value: Any) -> Any:

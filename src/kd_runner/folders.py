@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import hashlib
-import json
 import logging
 import os
 import re
@@ -14,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from kd_runner.errors import ConfigError
-from kd_runner.files import write_json, write_text
+from kd_runner.files import read_json, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +136,7 @@ def begin(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
                 "elsewhere (hydra.run.dir, in a sweep hydra.sweep.dir)."
             )
         if (folder / "metrics.json").is_file():
-            return json.loads((folder / "metrics.json").read_text())
+            return read_json(folder / "metrics.json")
     (folder / "failed.json").unlink(missing_ok=True)
     write_text(saved, OmegaConf.to_yaml(resolved))
     return None

@@ -1,6 +1,5 @@
 """The end of a sweep: one table, one plot, the best point as a command."""
 
-import json
 import logging
 import math
 import shlex
@@ -11,7 +10,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from kd_runner.files import write_text
+from kd_runner.files import read_json, write_text
 from kd_runner.folders import register_resolvers
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ class SweepReport(Callback):
         write_text(folder / "sweep.csv", comma_separated(table))
         text = f"# {folder}\n\n{markdown(table)}\n"
         if ended:
-            best = max(ended, key=lambda row: row["score"])
+            best = max(ended, key=_rank)
             write_text(folder / "best.sh", _command(best))
             (folder / "best.sh").chmod(0o755)
             if _plot(folder / "sweep.png", ended):
@@ -54,11 +53,10 @@ def points(folder: Path) -> list[dict[str, Any]]:
         overrides = [str(word) for word in OmegaConf.load(place / ".hydra" / "overrides.yaml")]
         point: dict[str, Any] = {"folder": place.name, "overrides": overrides, "status": "stopped", "score": None}
         if (place / "metrics.json").is_file():
-            result = json.loads((place / "metrics.json").read_text())
-            score = result["score"] if result["score"] is not None else math.nan
-            point |= {"status": "ended", "score": score, "metrics": result.get("metrics", {})}
+            result = read_json(place / "metrics.json")
+            point |= {"status": "ended", "score": result["score"], "metrics": result.get("metrics", {})}
         elif (place / "failed.json").is_file():
-            point |= {"status": "failed", "error": json.loads((place / "failed.json").read_text())["error"]}
+            point |= {"status": "failed", "error": read_json(place / "failed.json")["error"]}
         found.append(point)
     return found
 
@@ -72,6 +70,11 @@ def varied(rows: list[dict[str, Any]]) -> list[str]:
     return [key for key, seen in values.items() if len(seen) > 1] or list(values)
 
 
+def _rank(row: dict[str, Any]) -> float:
+    """The score; points without one, or that gave nan, come last."""
+    return -math.inf if row["score"] is None or math.isnan(row["score"]) else row["score"]
+
+
 def _settings(row: dict[str, Any]) -> dict[str, str]:
     return dict(word.lstrip("+").split("=", 1) for word in row["overrides"] if "=" in word)
 
@@ -80,7 +83,7 @@ def _table(rows: list[dict[str, Any]]) -> list[list[Any]]:
     keys = varied(rows)
     metrics = dict.fromkeys(name for row in rows for name in row.get("metrics", {}) if "/" not in name)
     table: list[list[Any]] = [[*keys, *metrics, "status", "folder"]]
-    for row in sorted(rows, key=lambda row: -(row["score"] or -math.inf)):
+    for row in sorted(rows, key=_rank, reverse=True):
         settings, found = _settings(row), row.get("metrics", {})
         status = row["status"] + (f": {row['error']}" if "error" in row else "")
         table.append([*(settings.get(k) for k in keys), *(found.get(m) for m in metrics), status, row["folder"]])

@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from kd_runner.distiller import Distiller
-from kd_runner.errors import ConfigError
+from kd_runner.errors import ConfigError, nearest
 
 log = logging.getLogger(__name__)
-AXES = ("batch", "height", "width")
 
 
 class ExportONNX(Callback):
@@ -27,7 +26,8 @@ class ExportONNX(Callback):
         samples: validation samples that are checked, alone and in batches of two.
         outputs: taps on the net's output that the file gives; None for all of them.
         part: path of the one module that is exported, where the rest has no ONNX form; the file's metadata says so.
-        dynamic: axes of the file's inputs that may change: the batch, then height and width of images.
+        dynamic: axes of the file's inputs that may change: the batch first, boxes of an image, height and width.
+        leave_out: arguments of the net that the file does without, the net having defaults for them.
         int8: quantise as well, and measure both files on the validation set.
         calibration_samples: training samples for the ranges of INT8 activations.
 
@@ -43,16 +43,14 @@ class ExportONNX(Callback):
         outputs: Sequence[str] | None = None,
         part: str | None = None,
         dynamic: Sequence[str] = ("batch", "height", "width"),
+        leave_out: Sequence[str] = (),
         int8: bool = False,
         calibration_samples: int = 64,
     ):
         if int8 and part is not None:
             raise ValueError("INT8 is for whole nets: export.part must be null")
         self.tolerance, self.agreement, self.samples = tolerance, agreement, samples
-        self.outputs, self.part, self.dynamic = outputs, part, dynamic
-        for axis, known in zip(dynamic, AXES):
-            if axis != known:
-                raise ValueError(f"dynamic: {list(dynamic)} must begin like {list(AXES)}")
+        self.outputs, self.part, self.dynamic, self.leave_out = outputs, part, dynamic, leave_out
         self.int8, self.calibration_samples = int8, calibration_samples
         self.result: dict[str, Any] = {}
         self.example: dict[str, Tensor] = {}  # what the file is called with for one sample
@@ -67,6 +65,8 @@ class ExportONNX(Callback):
 
         tapped = copy.copy(module.tapped_student)
         tapped.net = copy.deepcopy(tapped.net).cpu().eval()
+        self._check(tapped.inputs, onnx.AXES)
+        tapped.inputs = {argument: name for argument, name in tapped.inputs.items() if argument not in self.leave_out}
         file = folder / "model.onnx"
         batches = list(self._batches(data))
         note = {"kd_runner.student": "all of it"}
@@ -81,6 +81,8 @@ class ExportONNX(Callback):
         if "batch" not in axes:
             first = next(iter(tapped.inputs.values()))
             batches = [batch for batch in batches if len(batch[first]) == len(batches[-1][first])]
+        if "boxes" in axes:
+            batches.append(_fewer(batches[-1], tapped.inputs))
         if "height" in axes:
             batches.append(_larger(batches[-1], tapped.inputs))
         found = onnx.compare(tapped, file, batches)
@@ -104,15 +106,15 @@ class ExportONNX(Callback):
 
         file = folder / "model_int8.onnx"
         int8.quantize(folder / "model.onnx", file, data.calibration(self.calibration_samples), tapped.inputs)
-        measured = {"fp32": self._measure(module, data, folder / "model.onnx")}
-        measured["int8"] = self._measure(module, data, file)
+        measured = {"fp32": self._measure(module, data, folder / "model.onnx", tapped.inputs)}
+        measured["int8"] = self._measure(module, data, file, tapped.inputs)
         self.result["int8"] = {"file": file.name, "bytes": file.stat().st_size, "metrics": measured}
         for name in next(iter(measured.values())):
             if "/" not in name:
                 log.info("%s: %s %.4f, fp32 %.4f", file, name, measured["int8"][name], measured["fp32"][name])
 
     @staticmethod
-    def _measure(module: Distiller, data: Any, file: Path) -> dict[str, float]:
+    def _measure(module: Distiller, data: Any, file: Path, inputs: Mapping[str, str]) -> dict[str, float]:
         """The module's metrics, the ONNX file in the student's place."""
         from kd_runner.export import onnx
 
@@ -120,10 +122,17 @@ class ExportONNX(Callback):
         names = [output.name for output in runner.get_outputs()]
         metrics: Any = copy.deepcopy(module.metrics).cpu()
         for batch in data.plain_val_loader():
-            feeds = {argument: batch[name].numpy() for argument, name in module.tapped_student.inputs.items()}
+            feeds = {argument: batch[name].numpy() for argument, name in inputs.items()}
             outputs = dict(zip(names, map(torch.from_numpy, runner.run(names, feeds))))
             module.update_metrics(metrics, {"batch": batch, "student": outputs})
         return {name: float(value) for name, value in module.compute_metrics(metrics).items()}
+
+    def _check(self, inputs: Mapping[str, str], axes: Sequence[str]) -> None:
+        if list(self.dynamic[:1]) not in ([], ["batch"]) or not set(self.dynamic) <= set(axes):
+            raise ConfigError(f"export.dynamic: {list(self.dynamic)}: the batch first, all of {list(axes)}")
+        for argument in self.leave_out:
+            if argument not in inputs:
+                raise ConfigError(f"export.leave_out: the net has no {argument!r}.{nearest(argument, inputs)}")
 
     def _batches(self, data: Any) -> Iterator[dict[str, Tensor]]:
         samples = [data.val[index] for index in range(min(self.samples, len(data.val)))]
@@ -134,5 +143,10 @@ class ExportONNX(Callback):
 
 def _larger(batch: Mapping[str, Tensor], inputs: Mapping[str, str]) -> dict[str, Tensor]:
     """The same images on a larger, non-square canvas."""
-    padded = {name: torch.nn.functional.pad(batch[name], (0, 64, 0, 32)) for name in inputs.values()}
-    return {**batch, **padded}
+    images = {name: batch[name] for name in inputs.values() if batch[name].ndim == 4}
+    return {**batch, **{name: torch.nn.functional.pad(image, (0, 64, 0, 32)) for name, image in images.items()}}
+
+
+def _fewer(batch: Mapping[str, Tensor], inputs: Mapping[str, str]) -> dict[str, Tensor]:
+    """The same images with one box each."""
+    return {**batch, **{name: batch[name][:, :1] for name in inputs.values() if batch[name].ndim == 3}}

@@ -72,8 +72,8 @@ class TrainOrder(Sampler[list[Key]]):
 
 
 class Seeded(Dataset[dict[str, Any]]):
-    """Adds `index` to every sample, and draws its augmentation from the key's own seed: the same sample at the same
-    step looks the same in any process, worker, or resumed run.
+    """Adds `index` to every sample that has none of its own, and draws its augmentation from the key's own seed: the
+    same sample at the same step looks the same in any process, worker, or resumed run.
     """
 
     def __init__(self, samples: Dataset[dict[str, Tensor]]):
@@ -85,7 +85,7 @@ class Seeded(Dataset[dict[str, Any]]):
             # Not torch.manual_seed: it would also seed the GPU's generator, which dropout reads and nothing puts back.
             torch.default_generator.manual_seed(seed)
             sample = self.samples[index]
-        return {**sample, "index": torch.tensor(index)}
+        return {"index": torch.tensor(index), **sample}
 
     def __len__(self) -> int:
         return len(self.samples)  # type: ignore[arg-type]

@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 for _name in ("onnx_ir", "onnxscript"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
-Dynamic = dict[str, dict[int, Any]]
+# Axes that may be dynamic, by the dimensions of an input: images (B, C, H, W), and (B, N, ...) of N boxes an image.
+_PLACES = {4: {"batch": 0, "height": 2, "width": 3}, 3: {"batch": 0, "boxes": 1}}
+AXES = ("batch", "boxes", "height", "width")
 
 
 class Outputs(nn.Module):
@@ -91,11 +93,10 @@ def export(
 ) -> list[str]:
     """Write `path`: inputs named as the net's arguments, outputs as the taps on its output (`:...`).
 
-    The axes of `dynamic` are, where the net allows: the batch, and height and width of images (B, C, H, W). `note` goes
-    into the file's metadata.
+    The axes of `dynamic` (of `AXES`, the batch first) are, where the net allows. `note` goes into the file's metadata.
 
     Returns:
-        names of the dynamic axes, of (batch, height, width).
+        names of the dynamic axes.
     """
     net = Outputs(tapped).eval()
     arguments = {argument: batch[name].detach().cpu() for argument, name in tapped.inputs.items()}
@@ -132,8 +133,8 @@ def _program(net: Outputs, arguments: dict[str, Tensor], axes: Sequence[str]) ->
 
 
 def _dynamic(tensor: Tensor, axes: Sequence[str]) -> dict[int, Any]:
-    wanted = axes if tensor.ndim == 4 else axes[:1]
-    return dict.fromkeys((0, 2, 3)[: len(wanted)], torch.export.Dim.DYNAMIC)
+    places = _PLACES.get(tensor.ndim, {"batch": 0})
+    return {place: torch.export.Dim.DYNAMIC for axis, place in places.items() if axis in axes}
 
 
 @torch.no_grad()

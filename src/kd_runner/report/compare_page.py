@@ -13,7 +13,7 @@ from kd_runner.report.tables import comma_separated, markdown
 
 def write(cfg: DictConfig, summary: dict[str, Any], folder: Path) -> None:
     """Write the three files, and add the computed differences to the summary."""
-    scores = {name: [_number(m[cfg.monitor]) for m in metrics] for name, metrics in summary["arms"].items()}
+    scores = {name: [m[cfg.monitor] for m in metrics] for name, metrics in summary["arms"].items()}
     control, *others = scores
     teacher = summary["teacher"][cfg.monitor]
     summary["gains"] = {}
@@ -44,11 +44,6 @@ def write(cfg: DictConfig, summary: dict[str, Any], folder: Path) -> None:
         "Settings: `config.yaml`. Each arm and seed has its own folder here, with checkpoints, curves and pictures.",
     ]
     write_text(folder / "report.md", "\n\n".join(sections) + "\n")
-
-
-def _number(value: float | None) -> float:
-    """JSON has no nan; null stands for it."""
-    return math.nan if value is None else value
 
 
 def _results(summary: dict[str, Any], scores: dict[str, list[float]], teacher: float, monitor: str) -> list[list[Any]]:
@@ -111,8 +106,8 @@ def _classes(summary: dict[str, Any]) -> list[list[Any]]:
     """Means over the seeds of everything that has a class, and of the other metrics."""
     rows: list[list[Any]] = [["", "teacher", *summary["arms"]]]
     for name, value in summary["teacher"].items():
-        # Read back from JSON: a class that was nowhere to be found is null.
-        seen = [[m[name] for m in runs if m[name] is not None] for runs in summary["arms"].values()]
+        # A class that was nowhere to be found is nan.
+        seen = [[m[name] for m in runs if not math.isnan(m[name])] for runs in summary["arms"].values()]
         rows.append([name, value, *(estimate(values).mean if values else None for values in seen)])
     return rows
 

@@ -1,7 +1,6 @@
 """run=compare: what did distillation gain? The same student trained with and without it, over several seeds."""
 
 import hashlib
-import json
 import logging
 import os
 from pathlib import Path
@@ -12,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_runner import build, folders
 from kd_runner.errors import ConfigError, nearest
-from kd_runner.files import write_json
+from kd_runner.files import read_json, write_json
 from kd_runner.launch import num_processes
 from kd_runner.processes import in_parallel
 from kd_runner.report import compare_page, costs
@@ -33,13 +32,7 @@ def compare(cfg: DictConfig, folder: Path) -> float | None:
 def _compare(cfg: DictConfig, folder: Path) -> float | None:
     data = build.data(cfg)
     places = {(seed, name): folder / f"seed{seed}_{name}" for seed in cfg.seeds for name in arms(cfg)}
-    calls = [(arm(cfg, seed, name, arms(cfg)[name]), place) for (seed, name), place in places.items()]
-    if (workers := _workers(cfg, len(calls))) > 1:
-        log.info("%d runs, %d at a time", len(calls), workers)
-        list(in_parallel(_run, calls, workers))
-    else:
-        for own, place in calls:
-            _run(own, place)
+    run_all(cfg, [(arm(cfg, seed, f"run.arms.{at}", arms(cfg)[at]), place) for (seed, at), place in places.items()])
     teacher = build.teacher(cfg)
     teacher_metrics = measure(cfg, folder, teacher, data)  # every process takes its share
     if not folders.is_first():
@@ -61,7 +54,7 @@ def _compare(cfg: DictConfig, folder: Path) -> float | None:
         "seconds": {name: sum(run["seconds"] for run in of_arm) / len(of_arm) for name, of_arm in runs.items()},
         "costs": _costs(cfg, folder, nets, data),
     }
-    summary["score"] = sum(m[cfg.monitor] or 0.0 for m in summary["arms"][distilled(cfg)]) / len(cfg.seeds)
+    summary["score"] = sum(m[cfg.monitor] for m in summary["arms"][distilled(cfg)]) / len(cfg.seeds)
     compare_page.write(cfg, summary, folder)
     write_json(folder / "metrics.json", summary)
     log.info("%s\n%s", (folder / "report.md").read_text().split("## Per class")[0], folder / "report.md")
@@ -85,8 +78,8 @@ def distilled(cfg: DictConfig) -> str:
     return next((name for name, settings in arms(cfg).items() if not settings), list(arms(cfg))[1])
 
 
-def arm(cfg: DictConfig, seed: int, name: str, settings: dict[str, Any]) -> DictConfig:
-    """The configuration of one arm: no export of its own, a seed, and what differs."""
+def arm(cfg: DictConfig, seed: int, named: str, settings: dict[str, Any]) -> DictConfig:
+    """The configuration of one arm: no export of its own, a seed, and what differs (`named`: for messages)."""
     own = cfg.copy()
     own.seed, own.export, own.resume = seed, None, None
     own.run = OmegaConf.create({"_target_": "kd_runner.tasks.distill.distill"})
@@ -96,8 +89,18 @@ def arm(cfg: DictConfig, seed: int, name: str, settings: dict[str, Any]) -> Dict
         except OmegaConfBaseException:
             parent = OmegaConf.select(own, key.rpartition(".")[0] or "") or own
             hint = nearest(key.rpartition(".")[2], map(str, parent))
-            raise ConfigError(f"run.arms.{name}: no key {key!r} in the configuration.{hint}") from None
+            raise ConfigError(f"{named}: no key {key!r} in the configuration.{hint}") from None
     return OmegaConf.create(OmegaConf.to_container(own, resolve=True))  # type: ignore[return-value]
+
+
+def run_all(cfg: DictConfig, calls: list[tuple[DictConfig, Path]]) -> None:
+    """Distil by every configuration in its folder, `run.workers` at a time."""
+    if (workers := _workers(cfg, len(calls))) > 1:
+        log.info("%d runs, %d at a time", len(calls), workers)
+        list(in_parallel(_run, calls, workers))
+    else:
+        for own, place in calls:
+            _run(own, place)
 
 
 def _workers(cfg: DictConfig, runs: int) -> int:
@@ -129,7 +132,7 @@ def _run(cfg: DictConfig, place: Path) -> None:
 
 
 def _result(place: Path) -> dict[str, Any]:
-    return json.loads((place / "metrics.json").read_text())
+    return read_json(place / "metrics.json")
 
 
 def _same_start(places: list[Path]) -> None:
@@ -151,7 +154,7 @@ def _costs(cfg: DictConfig, folder: Path, nets: dict[str, TappedNet], data: Any)
             module = build.evaluator(cfg, net)
             place = folder if role == "student" else folder / "teacher"
             found[role] |= exporter.export(module, data, place)
-            calls[f"{role} onnxruntime"] = onnx.call(place / "model.onnx", costs.arguments(net, batch))
+            calls[f"{role} onnxruntime"] = onnx.call(place / "model.onnx", exporter.example)
     for name, milliseconds in costs.latency(calls).items():
         role, engine = name.split(" ")
         found[role][f"{engine}_ms"] = milliseconds

@@ -81,10 +81,17 @@ class Scene:
 
 
 def make_scene(
-    *, random: np.random.Generator, route: int, town: str, origin: tuple[float, float], frames: list[int]
+    *,
+    random: np.random.Generator,
+    route: int,
+    town: str,
+    origin: tuple[float, float],
+    frames: list[int],
+    roadworks: bool = False,
 ) -> Scene:
     """A scene drawn from `random` alone, around `origin` (m): the ego car follows a lane of a gently bent road that
-    another road may cross; cars, vans, trucks, bicycles and pedestrians move, cones, signs and lights stand.
+    another road may cross; cars, vans, trucks, bicycles and pedestrians move, cones, signs and lights stand. With
+    `roadworks` there are barriers and motorcycles, too.
     """
     weather = WEATHERS[int(random.integers(len(WEATHERS)))]
     forward, backward = int(random.integers(1, 3)), int(random.integers(1, 3))
@@ -110,7 +117,9 @@ def make_scene(
     lane = -(int(random.integers(forward)) + 0.5) * LANE_WIDTH
     speed = float(random.uniform(2.0, 9.0))
     ego2world = _poses(main, speed * times / (1 - bend * lane), lane)
-    traffic = place_traffic(random, roads, times, ego_lane=lane, ego_speed=speed, ego_size=EGO_SIZE)
+    traffic = place_traffic(
+        random, roads, times, ego_lane=lane, ego_speed=speed, ego_size=EGO_SIZE, roadworks=roadworks
+    )
     still = place_scenery(random, roads, traffic)
     count = len(times)
     yaw_rate = np.full(count, speed * bend / (1 - bend * lane))

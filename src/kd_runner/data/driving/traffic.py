@@ -20,6 +20,8 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[float, float, float], float]] = {
     "traffic_cone": (("static.prop.constructioncone",), (0.45, 0.45, 0.8), 0.05),
     "traffic_sign": (("traffic.speed_limit.30", "traffic.speed_limit.60"), (0.12, 0.85, 0.85), 0.05),
     "traffic_light": (("traffic.traffic_light",), (0.4, 0.5, 1.3), 0.05),
+    "barrier": (("static.prop.streetbarrier",), (0.5, 2.2, 1.0), 0.08),
+    "motorcycle": (("vehicle.yamaha.yzf",), (2.1, 0.8, 1.5), 0.06),  # as barriers, only with `roadworks`
 }
 STOP_SIGN = "traffic.stop"
 LIGHT_Z, SIGN_Z = 3.4, 1.9  # metres from the ground to the lower edge
@@ -68,14 +70,20 @@ def place_traffic(
     ego_lane: float,
     ego_speed: float,
     ego_size: tuple[float, float, float],
+    roadworks: bool = False,
 ) -> Traffic:
-    """The annotated objects of a scene. The ego car starts at s = 0 of the first road; nothing ever touches it."""
+    """The annotated objects of a scene. The ego car starts at s = 0 of the first road; nothing ever touches it.
+
+    `roadworks` adds rows of barriers, and motorcycles beside the lanes; without it nothing else changes.
+    """
     main = roads[0]
     ego = _Plan("ego", 0.0, ego_lane, along=ego_speed / (1 - main.curvature * ego_lane), size=ego_size)
     plans = [ego]
     plans += _signals(random, roads)
     plans += _people(random, roads)
     plans += _cones(random, main)
+    if roadworks:
+        plans += _roadworks(random, main, ego_lane, ego.along)
     # Last, because vehicles are many: one that would touch an earlier object is left out.
     plans += _vehicles(random, roads, ego_lane, ego.along)
     return _drop(_unfold(random, roads, times, plans, main), 1)
@@ -180,6 +188,20 @@ def _cones(random: np.random.Generator, main: Road) -> list[_Plan]:
         first, step = float(random.uniform(-22, 28)), float(random.uniform(1.8, 3.0))
         d = float(random.choice([main.right + 0.7, main.left - 0.7, 0.0]))
         plans += [_Plan("traffic_cone", first + i * step, d) for i in range(int(random.integers(3, 6)))]
+    return plans
+
+
+def _roadworks(random: np.random.Generator, main: Road, ego_lane: float, ego_speed: float) -> list[_Plan]:
+    plans = []
+    for _ in range(int(random.integers(1, 4))):
+        first, step = float(random.uniform(-22, 28)), float(random.uniform(2.4, 3.2))
+        d = float(random.choice([main.right - 0.9, main.left + 0.9]))
+        plans += [_Plan("barrier", first + i * step, d, facing=np.pi / 2) for i in range(int(random.integers(3, 7)))]
+    for _ in range(int(random.integers(2, 5))):
+        s, aside = float(random.uniform(-30, 45)), float(random.uniform(-0.8, 0.8))
+        moving = _Plan("motorcycle", s, ego_lane + aside, ego_speed)  # as the ego car: it runs into nobody
+        parked = _Plan("motorcycle", s, main.right - 0.7, facing=aside / 2)
+        plans.append(moving if random.random() < 0.6 else parked)
     return plans
 
 

@@ -9,30 +9,29 @@ from kd_runner.models.orion.box_code import best_boxes
 from kd_runner.models.orion.denoising import NoisyCopies, noisy_copies
 from kd_runner.models.orion.detection_head import OrionHead
 from kd_runner.models.orion.map_head import OrionHeadM
+from kd_runner.models.orion.memory import Memory, remember
 from kd_runner.models.orion.positions import inverse_sigmoid, lid_depths, lift_pixels, to_unit
 from kd_runner.models.orion.query_head import DecoderSize, position_layers
+from kd_runner.models.orion.stream import Moment, Stream
 from kd_runner.models.orion.transformer import position_mlp
-
-DROPPED_KEY_PARTS = (
-    "lm_head.", "present_distribution.", "future_distribution.", "predict_model.", "ego_fut_decoder.",
-    "output_projection.", "can_bus_embed.", "memory_decoder_", "memory_query.", "scene_time_embedding.",
-    "motion_", "traj_", "tl_branches.", "query_embedding.", "code_weights", "match_costs", "pc_range",
-    "freqs_cos", "freqs_sin",
-)  # fmt: skip
-"""Parts of names in `Orion.pth` that belong to what is left out, are constants here, or are computed."""
 
 
 class Orion(nn.Module):
     """Six pictures to boxes and map lines; the defaults are the published sizes.
 
     Every frame is treated as the first of its scene: the memory is empty and `num_propagated` queries sit at fixed
-    places, which is what the public model does there.
+    places, which is what the public model does there. Unless `temporal`: then each head remembers the best queries of
+    earlier frames, without gradients. Row b of consecutive batches is to hold consecutive frames of one drive, and each
+    row of a batch another drive. In evaluation that is a data set in order, in batches of one, in one process; in an
+    order drawn at random, every frame is a first frame. What is remembered is not in the state dict; a switch between
+    training and evaluation empties it, as `forget` does.
 
     Args:
         backbone: pictures `(B, 3, H, W)` to a map `(B, in_channels, rows, columns)` of square patches.
         in_channels, stride: channels of that map, side of a patch in pixels.
         embed_dim, num_heads, hidden, depth, dropout: of both decoders.
         num_query, num_propagated, memory_length: see `OrionHead`; the map head has the same `memory_length`.
+        temporal, num_remembered: whether there is a memory; queries of a frame that either head adds to its own.
         num_lane, one_to_many, num_points: see `OrionHeadM`.
         num_classes, num_line_classes: of boxes and of lines.
         num_depths, depth_start: depths at which a pixel is lifted, the nearest in m; the farthest is the front edge of
@@ -47,6 +46,7 @@ class Orion(nn.Module):
         self, backbone: nn.Module, *, in_channels: int = 1024, stride: int = 16,
         embed_dim: int = 256, num_heads: int = 8, hidden: int = 2048, depth: int = 6, dropout: float = 0.1,
         num_query: int = 600, num_propagated: int = 300, memory_length: int = 600,
+        temporal: bool = False, num_remembered: int = 300,
         num_lane: int = 300, one_to_many: int = 5, num_points: int = 11,
         num_classes: int = 9, num_line_classes: int = 6, num_depths: int = 64, depth_start: float = 1.0,
         position_range: Sequence[float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0),
@@ -59,6 +59,9 @@ class Orion(nn.Module):
         self.stride, self.num_classes = stride, num_classes
         self.max_boxes, self.score_threshold = max_boxes, score_threshold
         self.dn_groups, self.dn_noise_scale, self.dn_split = dn_groups, dn_noise_scale, dn_split
+        self.temporal, self.num_remembered = temporal, num_remembered
+        # Here and not in the heads, which a student may share with its teacher.
+        self._stream = Stream()
         self.img_backbone = backbone
         self.position_range = nn.Parameter(torch.tensor(list(position_range)), requires_grad=False)
         self.coords_d = nn.Parameter(lid_depths(num_depths, depth_start, position_range[3]), requires_grad=False)
@@ -79,9 +82,14 @@ class Orion(nn.Module):
         self.register_buffer("post_center_range", torch.tensor(list(post_center_range)), persistent=False)
         self.post_center_range: Tensor
 
+    def forget(self) -> None:
+        """Empty the memory."""
+        self._stream.forget()
+
     def forward(
         self, images: Tensor, lidar2img: Tensor,
         gt_boxes: Tensor | None = None, gt_labels: Tensor | None = None, gt_mask: Tensor | None = None,
+        ego_pose: Tensor | None = None, timestamp: Tensor | None = None, scene: Tensor | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
         """What follows has L = depth, Q queries, C classes; metres, radians, m/s, in the LiDAR frame.
 
@@ -89,6 +97,7 @@ class Orion(nn.Module):
             images: `(B, N, 3, H, W)`, normalised.
             lidar2img: `(B, N, 4, 4)` to pixels of `images`.
             gt_boxes, gt_labels, gt_mask: `(B, M, 9)`, `(B, M)`, `(B, M)`; read in training alone, for denoising.
+            ego_pose, timestamp, scene: see `Moment`; read if `temporal` alone.
 
         Returns:
             `logits (L, B, Q, C)`, `codes (L, B, Q, 10)`; of noisy copies `dn_logits`, `dn_codes` likewise and what they
@@ -99,7 +108,8 @@ class Orion(nn.Module):
             `line_points (B, K, points, 3)`, `line_scores`, `line_labels (B, K)`.
 
         Raises:
-            ValueError: the backbone's map does not fit `stride`; in training, boxes without labels or mask.
+            ValueError: the backbone's map does not fit `stride`; in training, boxes without labels or mask; see
+                `Moment`; an export with `temporal`.
         """
         batch = images.shape[0]
         features = self.img_backbone(images.flatten(0, 1))
@@ -111,8 +121,12 @@ class Orion(nn.Module):
         token_positions = self._token_positions(lidar2img, (rows, columns))
         copies = self._copies(gt_boxes, gt_labels, gt_mask)
         detect, draw = self.pts_bbox_head, self.map_head
-        logits, codes, _ = detect(tokens, token_positions, detect.first_frame(batch), copies)
-        line_logits, lines, _ = draw(tokens, token_positions, draw.first_frame(batch))
+        memories = detect.first_frame(batch), draw.first_frame(batch)
+        now = self._moment(ego_pose, timestamp, scene)
+        if now is not None:
+            memories = self._stream.recall(now, self.training, memories)
+        logits, codes, queries = detect(tokens, token_positions, memories[0], copies)
+        line_logits, lines, line_queries = draw(tokens, token_positions, memories[1])
         extra = copies.mask.shape[1] if copies is not None else 0
         single = draw.num_lane
         found = {
@@ -128,7 +142,27 @@ class Orion(nn.Module):
             "line_logits_many": line_logits[:, :, single:],
             "lines_many": lines[:, :, single:],
         }
+        if now is not None:
+            self._remember(now, memories, found, (queries[:, extra:], line_queries[:, :single]))
         return found | self._decoded(found)
+
+    def _moment(self, ego_pose: Tensor | None, timestamp: Tensor | None, scene: Tensor | None) -> Moment | None:
+        if not self.temporal:
+            return None
+        if torch.compiler.is_exporting():
+            raise ValueError("temporal: a graph has no memory; export the net with temporal=False")
+        if ego_pose is None or timestamp is None or scene is None:
+            raise ValueError("ego_pose, timestamp and scene are needed with temporal=True")
+        return Moment(ego_pose, timestamp, scene)
+
+    @torch.no_grad()
+    def _remember(
+        self, now: Moment, memories: tuple[Memory, Memory], found: dict[str, Tensor], queries: tuple[Tensor, Tensor]
+    ) -> None:
+        places = found["codes"][-1, :, :, None, :3], found["lines"][-1]
+        scores = found["logits"][-1].amax(-1), found["line_logits"][-1].amax(-1)
+        after = map(lambda *one: remember(*one, number=self.num_remembered), memories, queries, places, scores)
+        self._stream.keep(now, self.training, tuple(after))
 
     def _token_positions(self, lidar2img: Tensor, grid: tuple[int, int]) -> Tensor:
         with torch.autocast(lidar2img.device.type, enabled=False):  # half precision would move points by metres

@@ -1,0 +1,31 @@
+"""Ends GT-paste some epochs before training does, so that a net finishes on scenes as they are."""
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from kd_runner.errors import ConfigError
+
+
+class GtPasteOff(Callback):
+    """Switches `GtPaste` off from an epoch on, also in a resumed run.
+
+    Args:
+        epoch: the first epoch without, counted from 0 (BEVFusion: 15 of 20).
+
+    Raises:
+        ConfigError: the training data do not paste.
+    """
+
+    def __init__(self, epoch: int):
+        self.epoch = epoch
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._switch(trainer)  # a run resumed within an epoch does not start that epoch again
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._switch(trainer)
+
+    def _switch(self, trainer: Trainer) -> None:
+        paste = getattr(trainer.datamodule.train.samples, "paste", None)  # type: ignore[attr-defined]
+        if paste is None:
+            raise ConfigError("callbacks: GtPasteOff needs data.train.paste")
+        paste.on = trainer.current_epoch < self.epoch

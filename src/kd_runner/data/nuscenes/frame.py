@@ -1,0 +1,40 @@
+"""The points and objects of one frame, as augmentations take and return them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Objects:
+    """M annotated objects: `boxes` (M, 9) as in `boxes`, nan for unknown velocities, `labels`, `ids`, `attributes`
+    (M,) int64.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    ids: Tensor
+    attributes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def take(self, which: Tensor) -> "Objects":
+        """Those of a mask (M,), or of numbers."""
+        return Objects(self.boxes[which], self.labels[which], self.ids[which], self.attributes[which])
+
+
+def join(parts: Sequence[Objects]) -> Objects:
+    """All objects, in order."""
+    columns = ("boxes", "labels", "ids", "attributes")
+    return Objects(*(torch.cat([getattr(part, name) for part in parts]) for name in columns))
+
+
+@dataclass(frozen=True)
+class LidarFrame:
+    """`points` (P, 5): x, y, z in m, intensity, time lag in s. Points and boxes are in one frame of reference."""
+
+    points: Tensor
+    objects: Objects

@@ -1,0 +1,159 @@
+"""The set loss of TransFusion's lidar head (Bai et al., CVPR 2022, arXiv 2203.11496, section 3.5)."""
+
+from collections.abc import Sequence
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
+
+from kd_runner.losses.gaussian_focal import centre_heatmap, gaussian_focal, gaussian_radius
+from kd_runner.models.bevfusion.coder import BoxCoder
+from kd_runner.models.bevfusion.rotated_iou import rotated_iou_3d
+
+ALPHA, GAMMA = 0.25, 2.0
+
+
+class TransFusionLoss(nn.Module):
+    """`heatmap_weight * H + mean over decoder layers of (class_weight * C + box_weight * R)`.
+
+    H: Gaussian focal loss of the heat map, divided by the number of objects' cells. C: focal loss of the class logits
+    of all proposals, R: L1 distance of the codes of matched ones; both are sums divided by the number of matches in the
+    batch, at least 1. Matches are those of the Hungarian algorithm, for each sample and decoder layer. The public loss
+    is the same for one layer. Objects whose centre lies off the map do not count; a sample may have none.
+
+    Args:
+        voxel_size, point_cloud_range: of the net's voxels, in metres.
+        out_size_factor: voxels along a cell of the map.
+        min_overlap, min_radius: of the bumps on the heat map, see `gaussian_radius`; cells.
+        code_weights: of the ten numbers of a code.
+        match_class, match_centre, match_iou: weights of the matching cost: focal difference, L1 of x, y in ranges,
+            minus 3-D IoU.
+    """
+
+    def __init__(
+        self,
+        *,
+        voxel_size: Sequence[float] = (0.075, 0.075, 0.2),
+        point_cloud_range: Sequence[float] = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0),
+        out_size_factor: int = 8,
+        heatmap_weight: float = 1.0,
+        class_weight: float = 1.0,
+        box_weight: float = 0.25,
+        code_weights: Sequence[float] = (1, 1, 1, 1, 1, 1, 1, 1, 0.2, 0.2),
+        min_overlap: float = 0.1,
+        min_radius: int = 2,
+        match_class: float = 0.15,
+        match_centre: float = 0.25,
+        match_iou: float = 0.25,
+    ):
+        super().__init__()
+        if len(code_weights) != 10:
+            raise ValueError(f"code_weights: ten numbers, not {len(code_weights)}")
+        self.coder = BoxCoder(voxel_size, point_cloud_range, out_size_factor)
+        spans = [high - low for low, high in zip(point_cloud_range[:2], point_cloud_range[3:5])]
+        self.map_shape = tuple(round(span / cell) for span, cell in zip(spans, self.coder.cell))
+        self.heatmap_weight, self.class_weight, self.box_weight = heatmap_weight, class_weight, box_weight
+        self.min_overlap, self.min_radius = min_overlap, min_radius
+        self.match_class, self.match_centre, self.match_iou = match_class, match_centre, match_iou
+        self.register_buffer("code_weights", torch.tensor(code_weights, dtype=torch.float32), persistent=False)
+
+    def forward(
+        self,
+        heatmap: Tensor,
+        codes: Tensor,
+        cls_logits: Tensor,
+        gt_boxes: Tensor,
+        gt_labels: Tensor,
+        gt_mask: Tensor,
+        labeled: Tensor | None = None,
+    ) -> Tensor:
+        """The weighted sum of `parts`, which says what the arguments are; of the samples that `labeled` (B,), bool,
+        names, where it is given, and 0 without any.
+        """
+        if labeled is not None and not labeled.all():
+            if not labeled.any():
+                return heatmap.sum() * 0.0
+            heatmap, codes, cls_logits = heatmap[labeled], codes[:, labeled], cls_logits[:, labeled]
+            gt_boxes, gt_labels, gt_mask = gt_boxes[labeled], gt_labels[labeled], gt_mask[labeled]
+        parts = self.parts(heatmap, codes, cls_logits, gt_boxes, gt_labels, gt_mask)
+        weights = {"heatmap": self.heatmap_weight, "class": self.class_weight, "box": self.box_weight}
+        return torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+
+    def parts(
+        self, heatmap: Tensor, codes: Tensor, cls_logits: Tensor, gt_boxes: Tensor, gt_labels: Tensor, gt_mask: Tensor
+    ) -> dict[str, Tensor]:
+        """The scalars `heatmap`, `class`, `box`, before their weights.
+
+        Args:
+            heatmap: logits (B, classes, X, Y), dimension 2 along x. codes: (layers, B, P, 10) as `BoxCoder`.
+            cls_logits: (layers, B, P, classes).
+            gt_boxes: (B, M, 9): x, y, z of the gravity centre, dx, dy, dz, yaw, vx, vy. gt_labels: (B, M), int64.
+                gt_mask: (B, M), bool, False for padding.
+
+        Raises:
+            ValueError: the map has another size than the range says, or a label is no class.
+        """
+        if heatmap.shape[2:] != self.map_shape:
+            raise ValueError(
+                f"the heat map has {tuple(heatmap.shape[2:])} cells, point_cloud_range, voxel_size and "
+                f"out_size_factor of the loss give {self.map_shape}"
+            )
+        # Padding is made a harmless box: its logarithms must not be infinite.
+        gt_boxes = torch.where(gt_mask[..., None], gt_boxes, torch.ones_like(gt_boxes)).float()
+        targets = self.coder.encode(gt_boxes)
+        cells = targets[..., :2].floor().long()
+        inside = (cells >= 0) & (cells < cells.new_tensor(self.map_shape))
+        mask = gt_mask & inside.all(-1) & (gt_boxes[..., 3:6] > 0).all(-1)
+        if mask.any() and not 0 <= int(gt_labels[mask].min()) <= int(gt_labels[mask].max()) < heatmap.shape[1]:
+            raise ValueError(f"gt_labels: must be 0 to {heatmap.shape[1] - 1} where gt_mask is True")
+        sides = gt_boxes[..., 3:5] / gt_boxes.new_tensor(self.coder.cell)
+        radius = gaussian_radius(*sides.unbind(-1), self.min_overlap).long().clamp(min=self.min_radius)
+        classes, x, y = heatmap.shape[1:]
+        layers = [
+            self._layer(code, logits, targets, gt_boxes, gt_labels, mask)
+            for code, logits in zip(codes.float(), cls_logits.float(), strict=True)
+        ]
+        return {
+            "heatmap": gaussian_focal(heatmap, centre_heatmap(cells, radius, gt_labels, mask, (classes, x, y))),
+            "class": torch.stack([layer[0] for layer in layers]).mean(),
+            "box": torch.stack([layer[1] for layer in layers]).mean(),
+        }
+
+    def _layer(
+        self, codes: Tensor, logits: Tensor, targets: Tensor, gt_boxes: Tensor, gt_labels: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        sample, proposal, thing = self.match(codes, logits, gt_boxes, gt_labels, mask)
+        count = max(len(sample), 1)
+        truth = torch.zeros_like(logits)
+        truth[sample, proposal, gt_labels[sample, thing]] = 1
+        classes = sigmoid_focal_loss(logits, truth, ALPHA, GAMMA, reduction="sum") / count
+        distance = F.l1_loss(codes[sample, proposal], targets[sample, thing], reduction="none") * self.code_weights
+        return classes, distance.sum() / count
+
+    @torch.no_grad()
+    def match(
+        self, codes: Tensor, logits: Tensor, gt_boxes: Tensor, gt_labels: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Which proposal stands for which object: rows (sample, proposal, object), three vectors of int64.
+
+        codes (B, P, 10), logits (B, P, classes), the objects as in `parts`. Of more objects than proposals, P match.
+        """
+        boxes = self.coder.decode(codes)
+        p = logits.sigmoid()
+        gain = ALPHA * (1 - p) ** GAMMA * -(p + 1e-12).log() - (1 - ALPHA) * p**GAMMA * -(1 - p + 1e-12).log()
+        labels = gt_labels.clamp(0, logits.shape[-1] - 1)
+        cost = self.match_class * gain.gather(2, labels[:, None].expand(-1, p.shape[1], -1))
+        span = boxes.new_tensor(self.coder.cell) * boxes.new_tensor(self.map_shape)
+        cost = cost + self.match_centre * torch.cdist(boxes[..., :2] / span, gt_boxes[..., :2] / span, p=1)
+        cost = cost - self.match_iou * rotated_iou_3d(boxes, gt_boxes)
+        # A net that diverges shall show it in its loss, and not as an exception in here.
+        cost = cost.nan_to_num(nan=1e4, posinf=1e4, neginf=-1e4).cpu()
+        rows: list[tuple[Tensor, Tensor, Tensor]] = []
+        for sample, (table, valid) in enumerate(zip(cost, mask.cpu())):
+            things = valid.nonzero()[:, 0]
+            proposal, column = (torch.from_numpy(side) for side in linear_sum_assignment(table[:, things].numpy()))
+            rows.append((torch.full_like(proposal, sample), proposal, things[column]))
+        sample, proposal, thing = (torch.cat(parts).to(codes.device) for parts in zip(*rows))
+        return sample, proposal, thing

@@ -1,0 +1,72 @@
+"""Masks of persons in given boxes: how good each class is, and how often the right person is found."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from kd_runner.losses.hierarchical_unet.rois import VOID, labels
+
+CLASSES = ("background", "target", "non_target")
+
+
+class InstanceROI(Metric):
+    """IoU of background, target and non-target over all pixels of the set, and rates over its ROIs.
+
+    The states are counts: shards of a set, added in any order, give what one process gives.
+
+    Args:
+        detection_thresholds: target IoUs above which a ROI counts as detected.
+    """
+
+    higher_is_better = True
+    full_state_update = False
+    confmat: Tensor
+    detected: Tensor
+    iou_sum: Tensor
+    rois: Tensor
+    separated: Tensor
+
+    def __init__(self, detection_thresholds: Sequence[float] = (0.5, 0.7)):
+        super().__init__()
+        self.detection_thresholds = list(detection_thresholds)
+        self.add_state("confmat", torch.zeros(3, 3, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("detected", torch.zeros(len(self.detection_thresholds), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("iou_sum", torch.zeros((), dtype=torch.double), dist_reduce_fx="sum")
+        self.add_state("rois", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("separated", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, target: Tensor, roi_mask: Tensor) -> None:
+        """logits (R, 3, h, w) of all ROIs or of those that count; target (B, N, h, w), 255 void; roi_mask (B, N)."""
+        logits, target = labels(logits, target, roi_mask)
+        preds, known = logits.argmax(1), target != VOID
+        pairs = target[known] * 3 + preds[known]
+        self.confmat += torch.bincount(pairs, minlength=9).view(3, 3)
+        ours, truth = (preds == 1) & known, target == 1
+        union = (ours | truth).flatten(1).sum(1)
+        hits = (ours & truth).flatten(1).sum(1)
+        iou = torch.where(union > 0, hits / union.clamp(min=1), 1.0)
+        self.detected += torch.stack([(iou > threshold).sum() for threshold in self.detection_thresholds])
+        self.iou_sum += iou.double().sum()
+        self.rois += len(iou)
+        person = known & (target > 0)
+        self.separated += ((1 + logits[:, 1:].argmax(1)) == target)[person].sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """All in 0..1: `target_iou_mean`, of ROIs (the published protocol's mIoU); `instance_separation`, the share of
+        true foreground pixels at which target and non-target are told apart; `detection_<percent>`; `miou` of the
+        three classes and `iou/<class>`. A class that is nowhere is nan, and left out of the mean.
+        """
+        counts = self.confmat.double()
+        hits = counts.diag()
+        union = counts.sum(0) + counts.sum(1) - hits
+        iou = torch.where(union > 0, hits / union, torch.nan)
+        rates = zip(self.detection_thresholds, self.detected / self.rois)
+        return {
+            "target_iou_mean": (self.iou_sum / self.rois).float(),
+            "instance_separation": (self.separated / self.confmat[1:].sum()).float(),
+            **{f"detection_{round(100 * threshold)}": rate.float() for threshold, rate in rates},
+            "miou": iou.nanmean().float(),
+            **{f"iou/{name}": value.float() for name, value in zip(CLASSES, iou)},
+        }

@@ -1,0 +1,50 @@
+"""Blocks of the ROI part. Nothing in it normalises over samples, so that no ROI has a say in another one's mask."""
+
+import torch
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
+
+
+def conv_norm_relu(in_channels: int, channels: int, kernel_size: int = 3) -> nn.Sequential:
+    """Convolution, layer norm over the channels of each pixel, ReLU; keeps height and width."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2), LayerNorm2d(channels), nn.ReLU()
+    )
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut (He et al. 2016, figure 2), with layer norm: (R, C, h, w) as it came."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = conv_norm_relu(channels, channels)
+        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), LayerNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.second(self.first(x)))
+
+
+class SpatialAttention(nn.Module):
+    """Scales each pixel by what mean and maximum over its channels say (Woo et al. 2018, CBAM, equation 3)."""
+
+    def __init__(self, kernel_size: int = 7) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        statistics = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
+        return x * self.conv(statistics).sigmoid()
+
+
+class ChannelAttention(nn.Module):
+    """Scales each channel by what the means of all say (Hu et al. 2018, squeeze and excitation)."""
+
+    def __init__(self, channels: int, reduction: int = 8) -> None:
+        super().__init__()
+        hidden = max(8, channels // reduction)
+        self.scale = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1, bias=False), nn.ReLU(), nn.Conv2d(hidden, channels, 1, bias=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale(x.mean((2, 3), keepdim=True)).sigmoid()

@@ -1,0 +1,22 @@
+"""Validation curves, from the TensorBoard files that a run has written."""
+
+from pathlib import Path
+
+Curve = list[tuple[int, float]]
+"""(optimizer steps, value)"""
+
+
+def curve(folder: Path, metric: str) -> Curve:
+    """`val/<metric>` over the steps; empty where the run has kept no event files (logger=none)."""
+    if not list(folder.glob("events.out.tfevents.*")):
+        return []
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1})
+    events.Reload()
+    if f"val/{metric}" not in events.Tags()["scalars"]:
+        return []
+    found: dict[int, float] = {}
+    for event in events.Scalars(f"val/{metric}"):
+        found.setdefault(event.step, event.value)  # the last step again, when the best weights are measured
+    return sorted(found.items())

@@ -1,0 +1,87 @@
+"""Arrays on disk that fill up row by row, shared by processes that know nothing of each other."""
+
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kd_runner.errors import ConfigError
+
+Layout = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Name to (numpy dtype, shape of a row)."""
+
+
+def create(folder: Path, count: int, layout: Layout) -> None:
+    """Arrays of `count` empty rows, one `<name>.npy` each; they take disk space as they fill."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (dtype, shape) in {**layout, "checksums": ("uint32", ())}.items():
+        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (count, *shape))
+
+
+class Rows:
+    """Rows of several arrays that are written together.
+
+    `checksums.npy` holds the CRC-32 of every row's bytes, 0 where there is none. It is written after the row, and
+    compared with the row when a process first reads it: a row torn by kill -9 or a power cut, or by two processes that
+    wrote it at once, counts as missing. So nothing is locked while training.
+
+    Args:
+        folder: what `create` has made.
+        layout: the same as there.
+    """
+
+    def __init__(self, folder: Path, layout: Layout):
+        self.folder, self.names = folder, list(layout)
+        self._arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*self.names, "checksums")}
+        # By pwrite: through the map, a full disk would kill the process instead of raising.
+        self._files = {name: os.open(folder / f"{name}.npy", os.O_RDWR) for name in self._arrays}
+        self._known = np.zeros(len(self._arrays["checksums"]), bool)
+
+    def __del__(self) -> None:
+        for file in getattr(self, "_files", {}).values():
+            os.close(file)
+
+    def missing(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the rows are not there, or not whole."""
+        for row in rows[~self._known[rows]]:
+            stored = int(self._arrays["checksums"][row])
+            self._known[row] = stored != 0 and stored == _checksum(self._row(row))
+        return ~self._known[rows]
+
+    def write(self, row: int, values: Mapping[str, NDArray]) -> None:
+        """Write a row of every array.
+
+        Raises:
+            ConfigError: the disk is full.
+        """
+        content = {name: np.ascontiguousarray(values[name], self._arrays[name].dtype) for name in self.names}
+        try:
+            for name, value in content.items():
+                self._put(name, row, value)
+            self._put("checksums", row, np.uint32(_checksum(content)))
+        except OSError as error:
+            raise ConfigError(f"cache: the teacher's outputs cannot be written to {self.folder}: {error}") from error
+
+    def read(self, rows: NDArray[np.int64]) -> dict[str, NDArray]:
+        """Copies, (len(rows), *shape) by name."""
+        return {name: self._arrays[name][rows] for name in self.names}
+
+    def _row(self, row: int) -> dict[str, NDArray]:
+        return {name: self._arrays[name][row] for name in self.names}
+
+    def _put(self, name: str, row: int, value: NDArray | np.uint32) -> None:
+        array, data = self._arrays[name], value.tobytes()
+        place = array.offset + row * len(data)  # type: ignore[attr-defined]
+        while data:
+            written = os.pwrite(self._files[name], data, place)
+            data, place = data[written:], place + written
+
+
+def _checksum(values: Mapping[str, NDArray]) -> int:
+    found = 0
+    for value in values.values():
+        found = zlib.crc32(value.tobytes(), found)
+    return found or 1

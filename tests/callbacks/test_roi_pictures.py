@@ -1,0 +1,65 @@
+"""Pictures of boxes on images."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kd_runner.callbacks.roi_pictures import RoiPictures
+from kd_runner.data.augment import MEAN, STD
+from kd_runner.data.voc import voc_palette
+from kd_runner.distiller import Distiller
+from kd_runner.taps import TappedNet
+
+
+def sample(count: int) -> dict[str, Tensor]:
+    """A 32 x 32 image that is white in its right half; boxes: left half, right half, middle; `count` of them."""
+    image = torch.zeros(3, 32, 32)
+    image[:, :, 16:] = 1
+    rois = torch.tensor([[0, 0, 0.5, 1], [0.5, 0, 1, 1], [0.25, 0, 0.75, 1]])
+    target = torch.arange(3)[:, None, None].expand(3, 16, 8).clone()
+    normalised = (image - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    return {"image": normalised, "rois": rois, "roi_mask": torch.arange(3) < count, "target": target}
+
+
+class Says(nn.Module):
+    """One class everywhere, for the boxes that count."""
+
+    def __init__(self, label: int, skips_padding: bool):
+        super().__init__()
+        self.label, self.skips_padding = label, skips_padding
+
+    def forward(self, roi_mask: Tensor) -> dict[str, Tensor]:
+        count = int(roi_mask.sum()) if self.skips_padding else roi_mask.numel()
+        return {"logits": nn.functional.one_hot(torch.full((count, 16, 8), self.label), 3).movedim(-1, 1)}
+
+
+def tapped(label: int, key: str, skips_padding: bool) -> TappedNet:
+    return TappedNet(Says(label, skips_padding), {"roi_mask": "roi_mask"}, {"logits": ":logits"}, key)
+
+
+@pytest.mark.parametrize("skips_padding", [True, False])
+def test_a_row_for_each_box_shows_it_and_what_every_net_says(skips_padding: bool) -> None:
+    """Two boxes of the first image, the only one of the second: 16 pixels high, a gap of 4, a title of 14."""
+    module = Distiller(tapped(2, "student", skips_padding), tapped(1, "teacher", skips_padding))
+    data = SimpleNamespace(val=[sample(3), sample(1), sample(2)])
+    picture = RoiPictures(num_images=2, rois_per_image=2, every_n_epochs=1).draw(module, data)
+    assert picture.shape == (14 + 3 * 20, 20 + 4 * 12, 3)
+    rows = [picture[top : top + 16] for top in (14, 34, 54)]
+    palette = voc_palette()
+    for row, shade, truth in zip(rows, (0, 255, 0), (0, 1, 0)):
+        box, *labels = (row[:, left : left + 8] for left in (20, 32, 44, 56))
+        assert (box[:, 1:-1] == shade).all()  # next to its border the box may read the other half
+        for label, cells in zip((truth, 1, 2), labels):
+            assert (cells == palette[label]).all()
+    yellow = [(row[:, :16] == (255, 255, 0)).all(-1) for row in rows]
+    assert yellow[0][:, 0].all() and yellow[0][:, 15].sum() == 0
+    assert yellow[1][:, 15].all() and yellow[1][:, 0].sum() == 0
+    assert np.array_equal(yellow[0], yellow[2])
+
+
+def test_without_a_teacher_there_is_no_column_for_it() -> None:
+    picture = RoiPictures(1, 1, 1).draw(Distiller(tapped(2, "student", True)), SimpleNamespace(val=[sample(3)]))
+    assert picture.shape == (14 + 20, 20 + 3 * 12, 3)

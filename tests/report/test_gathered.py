@@ -1,0 +1,129 @@
+"""Any set of finished runs on one page."""
+
+import csv
+import math
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from kd_runner import compare
+from kd_runner.report.curves import curve
+from kd_runner.report.grouped import group
+from kd_runner.report.runs import collect
+from kd_runner.report.statistics import gain
+from tests.report.conftest import demonstration, leave_comparison, leave_run
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders of runs, and the page made of them."""
+    root = tmp_path_factory.mktemp("gathered")
+    state = root / "full.yaml"
+    state.write_text("- {experiment: voc_kd, run: one step, not_run: training, why: no data}\n")
+    runs = [str(p) for p in demonstration(root / "outputs")]
+    assert compare.main([*runs, "--out", str(root / "page"), "--full-scale", str(state)]) == 0
+    return root / "outputs", root / "page"
+
+
+def test_one_line_a_run_and_no_scale_mixed_with_another(page: tuple[Path, Path]) -> None:
+    with (page[1] / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == (1 + 9) + 6 + (1 + 4)
+    assert {(r["experiment"], r["scale"]) for r in rows} == {("voc_kd", "mini"), ("hierarchical_unet_kd", "full")}
+    text = (page[1] / "comparison.md").read_text()
+    mini, full = (text.index(f"## {name} at scale") for name in ("voc_kd", "hierarchical_unet_kd"))
+    assert full < mini and "kd.temperature=8.0, kd.alpha=0.3" in text[mini:]
+
+
+def test_the_page_needs_no_network_and_shows_everything(page: tuple[Path, Path]) -> None:
+    html = (page[1] / "comparison.html").read_text()
+    assert not re.search(r"<(script|link|img)\b", html) and not re.search(r'(src|href)="(?!#)', html)
+    # Scores, curves, costs, classes of each of two experiments.
+    assert html.count("<svg") == html.count("</svg>") == 2 * 4
+    for words in (
+        "scale mini</span>",
+        "scale full</span>",
+        "no such folder",
+        "not finished",
+        "no file t.pth",
+        "one step",
+    ):
+        assert words in html
+
+
+def test_seeds_make_a_row_and_gains_are_paired(tmp_path: Path) -> None:
+    before, after = [0.2, 0.4, 0.3], [0.25, 0.45, 0.36]
+    for seed in (2, 0, 1):
+        leave_run(tmp_path / f"a{seed}", before[seed], seed, kd__enabled=False)
+        leave_run(tmp_path / f"b{seed}", after[seed], seed)
+    leave_run(tmp_path / "wider", 0.9, 0, student__net__width_mult=2.0)
+    (section,), repeated = group(collect([tmp_path])[0])
+    rows = {row.label: row for row in section.rows}
+    assert not repeated and sorted(rows) == [
+        "distilled, student.net.width_mult=0.5", "distilled, student.net.width_mult=2.0", "undistilled",
+    ]  # fmt: skip
+    row = rows["distilled, student.net.width_mult=0.5"]
+    assert row.control is rows["undistilled"] and row.against == gain(before, after) and row.verdict == "gain"
+    assert math.isnan(row.closed_percent)  # no teacher was measured
+    # A wider student has no undistilled one to be compared with.
+    assert rows["distilled, student.net.width_mult=2.0"].control is None
+
+
+def test_a_comparison_and_single_runs_meet_in_one_row(tmp_path: Path) -> None:
+    leave_comparison(tmp_path / "compare", {"undistilled": [0.3, 0.3], "distilled": [0.5, 0.6]}, curve=False)
+    leave_run(tmp_path / "later", 0.7, seed=2)
+    (section,), _ = group(collect([tmp_path / "compare", tmp_path / "later"])[0])
+    assert [(row.label, len(row.runs)) for row in section.rows] == [
+        ("teacher", 1),
+        ("undistilled", 2),
+        ("distilled", 3),
+    ]
+    assert section.rows[2].closed_percent == pytest.approx(100 * 0.25 / 0.6)  # of the two seeds that both have
+
+
+def test_the_same_run_twice_counts_once(tmp_path: Path) -> None:
+    old, new = leave_run(tmp_path / "old", 0.3), leave_run(tmp_path / "new", 0.4)
+    os.utime(old, (1, 1))
+    (section,), (left_out,) = group(collect([tmp_path, new, tmp_path / "new"])[0])
+    assert [run.folder for row in section.rows for run in row.runs] == [new]
+    assert left_out.folder == old and "repeated by" in left_out.reason
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    leave_run(tmp_path / "good", 0.5)
+    leave_run(tmp_path / "cut", 0.5)
+    (tmp_path / "cut" / "metrics.json").write_text('{"scale": "mi')
+    leave_run(tmp_path / "alone", 0.5)
+    (tmp_path / "alone" / ".hydra" / "hydra.yaml").unlink()
+    (tmp_path / "empty").mkdir()
+    folders = [str(tmp_path / name) for name in ("good", "cut", "alone", "empty")]
+    assert compare.main([*folders, "--out", str(tmp_path / "page")]) == 0
+    told = capsys.readouterr().err
+    for words in ("cut: not to be read: JSONDecodeError", "alone: no .hydra/hydra.yaml", "empty: holds no run"):
+        assert words in told
+    assert compare.main([str(tmp_path / "empty")]) == 1
+
+
+def test_nan_is_told_and_breaks_nothing(tmp_path: Path) -> None:
+    leave_comparison(tmp_path / "compare", {"undistilled": [0.3, 0.3], "distilled": [math.nan, 0.6]}, curve=False)
+    assert compare.main([str(tmp_path / "compare"), "--out", str(tmp_path / "page")]) == 0
+    assert "no verdict" in (tmp_path / "page" / "comparison.md").read_text()
+
+
+def test_a_curve_is_read_back_step_by_step(tmp_path: Path) -> None:
+    leave_run(tmp_path / "run", 0.5, curve=True)
+    leave_run(tmp_path / "silent", 0.5)
+    points = curve(tmp_path / "run", "miou")
+    assert [step for step, _ in points] == [10, 20, 30, 40, 50, 60]
+    assert points[0][1] == pytest.approx(0.5 * (1 - 0.9 ** (10 / 3)), rel=1e-6)
+    assert curve(tmp_path / "silent", "miou") == curve(tmp_path / "run", "other") == []
+
+
+def test_the_file_of_the_full_scale_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "state.yaml").write_text("- {experiment: voc_kd, ran: one step}\n")
+    for name, message in (("state.yaml", "an entry has"), ("none.yaml", "no file")):
+        with pytest.raises(SystemExit):
+            compare.main([str(tmp_path), "--full-scale", str(tmp_path / name)])
+        assert message in capsys.readouterr().err
