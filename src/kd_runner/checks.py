@@ -44,6 +44,8 @@ def _check_keys(cfg: DictConfig) -> None:
     known = paths(OmegaConf.to_container(_without_adjustments()))
     ours = paths(OmegaConf.to_container(cfg))
     called = {path for path in ours if path.endswith("._target_")}
+    for group, mark in _LISTS.items():
+        _check_whole(cfg, group, mark)
     for path in sorted(ours - known):
         parents = [path.rsplit(".", cut)[0] for cut in range(1, path.count(".") + 1)]
         if any(f"{parent}._target_" in called for parent in parents):
@@ -51,18 +53,22 @@ def _check_keys(cfg: DictConfig) -> None:
         if any(path.startswith(f"{root}.") for root in _OPEN) or path in _added():
             continue
         group, _, rest = path.partition(".")
-        if group in _LISTS and rest:
-            name, mark = rest.split(".")[0], _LISTS[group]
-            if f"{group}.{name}.{mark}" not in ours:
-                others = [other for other in cfg[group] if f"{group}.{other}.{mark}" in ours]
-                raise ConfigError(
-                    f"{path}: no {group} {name!r} is chosen.{nearest(name, others)} Choose it with {group}=[...], or "
-                    f"take the setting away with ~{group}.{name}."
-                )
-            if f"{group}.{name}" not in known:
-                continue  # a whole entry of the experiment's own
+        if group in _LISTS and rest and f"{group}.{rest.split('.')[0]}" not in known:
+            continue  # a whole entry of the experiment's own
         siblings = {other for other in known if other.count(".") == path.count(".")}
         raise ConfigError(f"{path}: no such key.{nearest(path, siblings)}")
+
+
+def _check_whole(cfg: DictConfig, group: str, mark: str) -> None:
+    """Settings of an experiment for an entry that is not chosen would leave a part of one."""
+    entries = cfg.get(group) or {}
+    whole = [name for name in entries if OmegaConf.select(entries[name], mark) is not None]
+    for name in entries:
+        if name not in whole:
+            raise ConfigError(
+                f"{group}.{name}: no {group} {name!r} is chosen.{nearest(name, whole)} Choose it with {group}=[...], "
+                f"or take the setting away with ~{group}.{name}."
+            )
 
 
 def _without_adjustments() -> DictConfig:

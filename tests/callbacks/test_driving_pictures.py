@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from kd_runner.callbacks.driving_pictures import DrivingPictures
-from kd_runner.data.bench2drive import CLASSES, LINE_CLASSES, Bench2Drive, CameraPipeline
+from kd_runner.data.bench2drive import CLASSES, LINE_CLASSES, Bench2Drive
+from kd_runner.data.camera_pipeline import CameraPipeline
 from kd_runner.data.driving.bench2drive_writer import write
 from kd_runner.distiller import Distiller
 from kd_runner.errors import ConfigError

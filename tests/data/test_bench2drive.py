@@ -12,7 +12,8 @@ from PIL import Image
 from torch.utils.data import default_collate
 
 from kd_runner.data import restricted_pickle
-from kd_runner.data.bench2drive import CAMERAS, CLASSES, Bench2Drive, CameraPipeline, TownMap, class_of, distort_colours
+from kd_runner.data.bench2drive import CAMERAS, CLASSES, Bench2Drive, TownMap, class_of
+from kd_runner.data.camera_pipeline import CameraPipeline, distort_colours
 from kd_runner.data.driving.bench2drive_writer import write
 from kd_runner.data.driving.cameras import project
 from kd_runner.data.order import Seeded
@@ -265,3 +266,13 @@ def test_wrong_places_are_named(root: Path, tmp_path: Path) -> None:
         Bench2Drive(root, "trian", pipeline)
     with pytest.raises(ConfigError, match="lacks the towns Town99"):
         changed(root, tmp_path, town_name="Town99")
+
+
+def test_some_cameras_in_a_chosen_order(root: Path) -> None:
+    chosen = ["CAM_BACK", "CAM_FRONT"]
+    pipeline = CameraPipeline(False, **MINI)
+    some, all_ = Bench2Drive(root, "val", pipeline, cameras=chosen)[0], Bench2Drive(root, "val", pipeline)[0]
+    for key in ("images", "lidar2img", "intrinsics"):
+        assert torch.equal(some[key], all_[key][[3, 0]])
+    with pytest.raises(ConfigError, match="CAM_FRONT"):
+        Bench2Drive(root, "val", pipeline, cameras=["CAM_FRONTT"])

@@ -9,11 +9,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import functional as tv
 
 from kd_runner.data import restricted_pickle
+from kd_runner.data.camera_pipeline import CameraPipeline
 from kd_runner.errors import ConfigError, nearest
 
 Array = NDArray[Any]
@@ -47,92 +46,6 @@ def class_of(type_id: str) -> int:
     name = ("van" if "VolkswagenT2" in type_id else "car") if parked else _CLASS_OF.get(type_id, type_id)
     name = next((kind for prefix, kind in _BY_PREFIX.items() if name.startswith(prefix)), name)
     return CLASSES.index(name) if name in CLASSES else -1
-
-
-class CameraPipeline:
-    """Pictures of one frame to network input: resize, crop to the lower part, stretch, normalise, pad to 32.
-
-    Matrices follow the pixels exactly: where upstream scales them by the drawn factor, these take the size that the
-    picture was rounded to, which in small pictures is visibly another. In training every frame draws one factor and one
-    horizontal offset from torch's global generator, and each picture its own colours.
-
-    Args:
-        train: draw, or take the smallest picture that the crop fits in, its lower middle.
-        resize: range of the first factor; published (0.37, 0.45) for pictures of 1600 x 900.
-        crop: (height, width) kept after it.
-        final: (height, width) that the crop is stretched to; the aspect changes, as published.
-        distort: change the colours in training.
-        mean, std: per channel (RGB), of 0..255.
-    """
-
-    def __init__(
-        self,
-        train: bool,
-        resize: Sequence[float] = (0.37, 0.45),
-        crop: Sequence[int] = (320, 640),
-        final: Sequence[int] = (640, 640),
-        distort: bool = True,
-        mean: Sequence[float] = (123.675, 116.28, 103.53),
-        std: Sequence[float] = (58.395, 57.12, 57.375),
-    ):
-        self.train, self.resize, self.distort = train, (resize[0], resize[1]), distort
-        self.crop, self.final = (crop[0], crop[1]), (final[0], final[1])
-        self.mean, self.std = (torch.tensor(list(v)).view(3, 1, 1) for v in (mean, std))
-
-    def __call__(self, pictures: Sequence[Image.Image], intrinsics: Array) -> tuple[Tensor, Tensor]:
-        """(images (N, 3, H, W), intrinsics (N, 4, 4)) of N pictures and matrices (N, 3, 3); one size for all."""
-        width, height = pictures[0].size
-        rows, columns = self.crop
-        factor = max(rows / height, columns / width)
-        if self.train:
-            factor = self.resize[0] + (self.resize[1] - self.resize[0]) * torch.rand(()).item()
-        small = (int(width * factor + 1e-6), int(height * factor + 1e-6))  # no pixel lost to a rounding error
-        spare = max(0, small[0] - columns)
-        left, top = int(spare * (torch.rand(()).item() if self.train else 0.5)), small[1] - rows
-        box = (left, top, left + columns, top + rows)
-        cropped = [p.resize(small, Image.Resampling.BICUBIC).crop(box) for p in pictures]
-        images = torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) for p in cropped]).float()
-        if self.train and self.distort:
-            # Upstream distorts before the first resize: the same to the eye, at six times the pixels.
-            images = torch.stack([distort_colours(image) for image in images])
-        shrinks = self.final[0] < rows or self.final[1] < columns
-        images = F.interpolate(images, self.final, mode="bilinear", align_corners=False, antialias=shrinks)
-        images = (images - self.mean) / self.std
-        images = F.pad(images, (0, -self.final[1] % 32, 0, -self.final[0] % 32))
-
-        first = np.array([[small[0] / width, 0, -left], [0, small[1] / height, -top], [0, 0, 1]])
-        second = np.diag([self.final[1] / columns, self.final[0] / rows, 1.0])
-        padded = np.tile(np.eye(4), (len(pictures), 1, 1))
-        padded[:, :3, :3] = second @ first @ intrinsics
-        return images, torch.from_numpy(padded)
-
-
-def distort_colours(image: Tensor) -> Tensor:
-    """Photometric distortion of a picture (3, H, W) in 0..255: brightness up to 32, contrast and saturation 0.5 to 1.5,
-    hue up to 18 degrees, order of the channels, each with probability 0.5 (Liu et al. 2016, "SSD", as mmdetection).
-    """
-
-    def half() -> bool:
-        return bool(torch.rand(()) < 0.5)
-
-    def draw(low: float, high: float) -> float:
-        return low + (high - low) * torch.rand(()).item()
-
-    if half():
-        image = image + draw(-32, 32)
-    first = half()
-    if first and half():
-        image = image * draw(0.5, 1.5)
-    if half():
-        value = image.amax(0, keepdim=True)  # HSV saturation, without the way through HSV
-        image = value - (value - image) * draw(0.5, 1.5)
-    if half():
-        image = tv.adjust_hue(image.clamp(0, 255) / 255, draw(-18, 18) / 360) * 255
-    if not first and half():
-        image = image * draw(0.5, 1.5)
-    if half():
-        image = image[torch.randperm(3)]
-    return image.clamp(0, 255)
 
 
 class TownMap:
@@ -196,7 +109,7 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
 
     A sample, all in the LiDAR frame (x right, y forward, z up; m, rad, m/s); rows beyond the mask are padding, because
     `default_collate` stacks tensors of one size:
-    `images` (6, 3, H, W); `lidar2img`, `intrinsics` (6, 4, 4) to pixels of those images;
+    `images` (N, 3, H, W); `lidar2img`, `intrinsics` (N, 4, 4) to pixels of those images;
     `gt_boxes` (max_boxes, 9): centre x, y, z, width, length, height, yaw in [-pi, pi) as nuScenes' LiDAR convention
     (-heading - pi/2), vx, vy; `gt_labels` (max_boxes,) in CLASSES, -1 for padding; `gt_mask` (max_boxes,) bool;
     `line_points` (max_lines, num_points, 2), `line_labels` (max_lines,) in LINE_CLASSES, `line_mask` (max_lines,);
@@ -213,9 +126,10 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
         range_m: boxes and points of lines beyond it in x or y are left out.
         num_points: points of a line.
         max_boxes, max_lines: rows of the padded tensors.
+        cameras: of CAMERAS, in the order of the output.
 
     Raises:
-        ConfigError: no such files, or pickles that hold anything but plain data.
+        ConfigError: no such files, an unknown camera, or pickles that hold anything but plain data.
     """
 
     def __init__(
@@ -227,7 +141,12 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
         num_points: int = 11,
         max_boxes: int = 128,
         max_lines: int = 128,
+        cameras: Sequence[str] = CAMERAS,
     ):
+        for name in cameras:
+            if name not in CAMERAS:
+                raise ConfigError(f"data.cameras: there is no {name!r}.{nearest(name, CAMERAS)}")
+        self.cameras = tuple(cameras)
         self.folder, infos = _folders(Path(root))
         path = infos / f"b2d_infos_{split}.pkl"
         if not path.is_file():
@@ -253,11 +172,11 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         info = self.infos[index]
         sensors = info["sensors"]
-        pictures = [Image.open(self.folder / sensors[name]["data_path"]).convert("RGB") for name in CAMERAS]
-        intrinsics = np.stack([np.asarray(sensors[name]["intrinsic"], float)[:3, :3] for name in CAMERAS])
+        pictures = [Image.open(self.folder / sensors[name]["data_path"]).convert("RGB") for name in self.cameras]
+        intrinsics = np.stack([np.asarray(sensors[name]["intrinsic"], float)[:3, :3] for name in self.cameras])
         images, matrices = self.pipeline(pictures, intrinsics)
         lidar2ego, world2lidar = sensors["LIDAR_TOP"]["lidar2ego"], sensors["LIDAR_TOP"]["world2lidar"]
-        lidar2cam = np.stack([np.linalg.inv(sensors[name]["cam2ego"]) @ lidar2ego for name in CAMERAS])
+        lidar2cam = np.stack([np.linalg.inv(sensors[name]["cam2ego"]) @ lidar2ego for name in self.cameras])
         points, kinds = self.maps[info["town_name"]].near(world2lidar, self.range_m, self.num_points)
         boxes, labels = self._boxes(info)
         return {

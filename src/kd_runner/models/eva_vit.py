@@ -16,9 +16,6 @@ from torchvision.ops import StochasticDepth
 
 ORION_WINDOW_BLOCKS = (0, 1, 3, 4, 6, 7, 9, 10, 12, 13, 15, 16, 18, 19, 21, 22)
 
-# Endings of keys that public checkpoints carry and this net computes anew for every grid.
-DROPPED_KEY_SUFFIXES = ("freqs_cos", "freqs_sin")
-
 
 def rope_tables(
     height: int, width: int, head_dim: int, *, span: float = 16.0, device: torch.device | None = None
@@ -156,7 +153,7 @@ class EvaViT(nn.Module):
 
     Differences from the public module, none of which changes a number: the result is a tensor instead of a
     list with one; rotary tables follow the input's grid (see `rope_tables`) instead of a fixed `img_size` and
-    are not in the state dict (`DROPPED_KEY_SUFFIXES`).
+    are not in the state dict (`freqs_cos`, `freqs_sin` of public checkpoints).
 
     Args:
         num_heads, hidden: attention heads and SwiGLU width, one number or one per block, so that a pruned net

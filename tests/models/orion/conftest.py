@@ -22,7 +22,8 @@ def small() -> Callable[..., Orion]:
 
     def build(**changes: Any) -> Orion:
         torch.manual_seed(0)
-        return Orion(nn.Conv2d(3, 8, 8, stride=8), **{**SMALL, **changes})
+        backbone = changes.pop("backbone", None) or nn.Conv2d(3, 8, 8, stride=8)
+        return Orion(backbone, **{**SMALL, **changes})
 
     return build
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
-import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -151,28 +149,3 @@ def test_arguments_that_do_not_fit_are_named(small: Build, frame: Frame) -> None
         given(small(stride=4), frame)
     with pytest.raises(ValueError, match=r"num_propagated: 9 .*memory_length=5"):
         small(num_propagated=9)
-
-
-def test_onnx_gives_the_same_boxes(small: Build, frame: Frame, tmp_path) -> None:
-    net, names = small(depth=1).eval(), ["boxes", "scores", "labels", "line_points", "line_scores", "line_labels"]
-
-    class Picked(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = net
-
-        def forward(self, images: Tensor, lidar2img: Tensor) -> tuple[Tensor, ...]:
-            found = self.net(images, lidar2img)
-            return tuple(found[name] for name in names)
-
-    inputs = {name: frame[name] for name in ("images", "lidar2img")}
-    path, batch = tmp_path / "orion.onnx", {0: torch.export.Dim.DYNAMIC}
-    torch.onnx.export(
-        Picked().eval(), kwargs=inputs, dynamo=True, dynamic_shapes=dict.fromkeys(inputs, batch),
-        input_names=list(inputs), output_names=names, verbose=False,
-    ).save(path)  # fmt: skip
-    runner = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    three = {name: torch.cat((value, value[:1])) for name, value in inputs.items()}
-    got = runner.run(names, {name: value.numpy() for name, value in three.items()})
-    for name, array in zip(names, got, strict=True):
-        np.testing.assert_allclose(array, given(net, three)[name].detach().numpy(), atol=1e-4, rtol=1e-4)

@@ -56,7 +56,7 @@ def test_the_queue_is_that_of_a_memory_kept_in_the_world() -> None:
     first, stream, number = first_frame(1, 8, LENGTH, pseudo), Stream(), 2
     places = moved(POSES[0], torch.cat((pseudo, torch.zeros(2, 1, 3))).double())
     poses = torch.cat((POSES[0].expand(3, 4, 4), torch.zeros(2, 4, 4)))  # what was never filled has no pose
-    clock, contents = torch.full((LENGTH,), TIMES[0]).double(), torch.zeros(LENGTH, 8)
+    clock, contents = torch.full((LENGTH,), TIMES[0], dtype=torch.float64), torch.zeros(LENGTH, 8)
     for ego_pose, time_s in zip(POSES, TIMES):
         now, back = moment(ego_pose, time_s), torch.linalg.inv(ego_pose)
         (memory,) = stream.recall(now, False, (first,))
@@ -70,7 +70,7 @@ def test_the_queue_is_that_of_a_memory_kept_in_the_world() -> None:
         contents = torch.cat((queries[0, best], contents))[:LENGTH]
         places = torch.cat((moved(ego_pose, seen[0, best].double()), places))[:LENGTH]
         poses = torch.cat((ego_pose.expand(number, 4, 4), poses))[:LENGTH]
-        clock = torch.cat((torch.full((number,), time_s).double(), clock))[:LENGTH]
+        clock = torch.cat((torch.full((number,), time_s, dtype=torch.float64), clock))[:LENGTH]
 
 
 def test_fewer_queries_than_are_wanted_are_all_remembered() -> None:
@@ -120,7 +120,7 @@ def test_moments_that_cannot_be_followed_are_refused() -> None:
     poses, times = torch.cat(POSES[:2]), torch.tensor([0.0, 0.5], dtype=torch.float64)
     with pytest.raises(ValueError, match=r"drives \[3, 3\]; .*batches of one frame"):
         Moment(poses, times, torch.tensor([3, 3]))
-    with pytest.raises(ValueError, match="ego_pose: torch.float32 .* float64 is needed"):
+    with pytest.raises(ValueError, match=r"ego_pose: torch\.float32 .* float64 is needed"):
         Moment(poses.float(), times, torch.tensor([3, 4]))
-    with pytest.raises(ValueError, match="timestamp: torch.float32"):
+    with pytest.raises(ValueError, match=r"timestamp: torch\.float32"):
         Moment(poses, times.float(), torch.tensor([3, 4]))

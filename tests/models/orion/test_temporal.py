@@ -64,6 +64,7 @@ def test_best_queries_are_propagated_with_their_places(small: Build, frame: Fram
     best = before["logits"][-1].amax(-1).topk(3).indices
     step = torch.tensor([[5.0, 0, 0], [0, -5, 0]])
     expected = before["codes"][-1].take_along_dim(best[..., None], 1)[..., :3] - step[:, None]
+    expected = expected.clamp(*net.pts_bbox_head.bounds.view(2, 3))
     torch.testing.assert_close(after["codes"][-1, :, 6:, :3], expected, atol=1e-2, rtol=0)
 
 
@@ -76,10 +77,11 @@ def test_noisy_copies_and_one_to_many_lines_are_not_remembered(small: Build, fra
     for first in (frame, plain):
         net.forget()
         net(**at(first, 0.0))
+        _, _, (_, lines) = net._stream._last  # type: ignore[misc]
+        assert lines.embedding[:, :4].any(2).all() and not lines.embedding[:, 4:].any()  # there are four lines
         found.append(net(**at(plain, 0.5)))
     for name in ("logits", "codes", "lines"):
         torch.testing.assert_close(found[0][name], found[1][name])
-    assert net.map_head.num_lane == 4 and (net._stream._last[2][1].embedding[:, 4] == 0).all()  # type: ignore[index]
 
 
 def test_no_gradient_reaches_the_past(small: Build, frame: Frame) -> None:
@@ -89,7 +91,7 @@ def test_no_gradient_reaches_the_past(small: Build, frame: Frame) -> None:
     found = net(**now)
     (found["codes"].sum() + found["lines"].sum()).backward()
     assert past["images"].grad is None and now["images"].grad.abs().max() > 0  # type: ignore[union-attr]
-    assert net.ego_pose_pe.reduce[0].weight.grad.abs().max() > 0  # type: ignore[index, operator]
+    assert net.ego_pose_pe.gamma.weight.grad.abs().max() > 0  # type: ignore[union-attr, operator]
 
 
 def test_the_same_drive_twice_gives_the_same_numbers(small: Build, frame: Frame) -> None:
@@ -107,7 +109,7 @@ def test_a_student_with_the_teachers_heads_has_its_own_memory(small: Build, fram
 
 def test_what_the_memory_needs_is_named(small: Build, frame: Frame, monkeypatch: pytest.MonkeyPatch) -> None:
     net = small(temporal=True).eval()
-    with pytest.raises(ValueError, match="ego_pose, timestamp and scene .* temporal=True"):
+    with pytest.raises(ValueError, match=r"ego_pose, timestamp and scene .* temporal=True"):
         net(**frame)
     with pytest.raises(ValueError, match=r"scene: .* \[5, 5\]"):
         net(**at(frame, 0.0, scenes=(5, 5)))

@@ -20,6 +20,7 @@ from kd_runner.data.driving.cameras import RIG, lidar2ego
 from kd_runner.data.driving.raster import render
 from kd_runner.data.driving.road import Array
 from kd_runner.data.driving.scene import EGO_SIZE, Scene, make_scene
+from kd_runner.data.driving.toy_colours import in_toy_colours
 from kd_runner.data.write_once import write_once
 from kd_runner.errors import ConfigError
 
@@ -47,6 +48,7 @@ def write(
     height: int = 90,
     min_pixels: int = 6,
     jpeg_quality: int = 92,
+    toy_colours: bool = False,
     seed: int = 0,
 ) -> Path:
     """Write clips below `root` once and return it; a complete data set of the same arguments is used as it is.
@@ -62,6 +64,7 @@ def write(
         min_pixels: an object that fewer pixels of the six pictures show gets num_points 0 (nothing seen), others -1
             (unknown), as Bench2Drive has it. An object that no pixel shows is not annotated at all.
         jpeg_quality: 20 as published, which leaves nothing of small pictures.
+        toy_colours: paint every class in a colour of its own (`toy_colours.in_toy_colours`).
 
     Raises:
         ConfigError: an argument is out of range, or `root` holds anything else.
@@ -76,6 +79,7 @@ def write(
         "height": height,
         "min_pixels": min_pixels,
         "jpeg_quality": jpeg_quality,
+        "toy_colours": toy_colours,
         "seed": seed,
     }
     for name, low in (("num_train", 1), ("num_val", 1), ("num_frames", 1), ("frame_stride", 1), ("width", 32)):
@@ -101,6 +105,7 @@ def _fill(folder: Path, numbers: dict[str, int]) -> None:
             random = np.random.default_rng([numbers["seed"], code, k])
             origin = (_SPACING_M * (k // len(towns)), 0.0)
             scene = make_scene(random=random, route=k, town=towns[k % len(towns)], origin=origin, frames=frames)
+            scene = in_toy_colours(scene) if numbers["toy_colours"] else scene
             infos += _write_clip(folder / "bench2drive", scene, numbers, random)
             lists[split].append(f"v1/{scene.name}")
             _add_map(maps.setdefault(scene.town, _empty_map()), scene)

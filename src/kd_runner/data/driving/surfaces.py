@@ -28,6 +28,13 @@ def _plain(place: Array, axis: Array, size: Array, colour: Array) -> Array:
     return np.broadcast_to(colour, place.shape).copy()
 
 
+def _block(place: Array, axis: Array, size: Array, colour: Array) -> Array:
+    """Of one colour, the rear half darker."""
+    rgb = _plain(place, axis, size, colour)
+    rgb[place[:, 0] < 0] *= 0.55
+    return rgb
+
+
 def _vehicle(place: Array, axis: Array, size: Array, colour: Array) -> Array:
     """Windows all around, white lamps in front, red ones behind, wheels at the sides."""
     rgb = _plain(place, axis, size, colour)
@@ -124,6 +131,7 @@ def _house(place: Array, axis: Array, size: Array, colour: Array) -> Array:
 
 
 _PAINTS: dict[str, Paint] = {
+    "block": _block,
     "car": _vehicle,
     "van": _van,
     "truck": _truck,

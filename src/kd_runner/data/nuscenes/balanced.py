@@ -36,6 +36,11 @@ class ClassBalanced(Dataset[dict[str, Tensor]]):
             self.indices += [members[i] for i in drawn.tolist()]
 
     @property
+    def num_indices(self) -> int:
+        """Of frames, which `index` counts."""
+        return len(self.dataset)
+
+    @property
     def paste(self) -> GtPaste | None:
         return self.dataset.paste
 

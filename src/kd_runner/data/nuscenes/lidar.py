@@ -53,6 +53,7 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
         point_range: (x, y, z, x, y, z), lowest and highest: points beyond it are left out.
         classes: names of the labels; annotations of others are left out.
         max_points, max_boxes, max_racks: rows of the padded tensors.
+        intensity_scale: factor of the intensity, 0 to 255 in the files.
         paste: adds objects of other frames in training.
         augment: changes a frame in training; boxes whose centres leave the range in x or y are left out then.
 
@@ -74,6 +75,7 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
         max_points: int = 300_000,
         max_boxes: int = 256,
         max_racks: int = 16,
+        intensity_scale: float = 1.0,
         paste: GtPaste | None = None,
         augment: Callable[[LidarFrame], LidarFrame] | None = None,
     ):
@@ -88,7 +90,7 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
         self.frames = read(self.root, version, split, self.classes, num_history)
         self.num_sweeps, self.point_range = num_sweeps, torch.tensor(list(point_range), dtype=torch.float32)
         self.max_points, self.max_boxes, self.max_racks = max_points, max_boxes, max_racks
-        self.paste, self.augment = paste, augment
+        self.intensity_scale, self.paste, self.augment = intensity_scale, paste, augment
         self._warned = False
         if paste is not None:
             paste.fill(self)
@@ -176,6 +178,7 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
             points = points[torch.randperm(len(points), generator=generator)[:count].sort().values]
         padded = torch.zeros(self.max_points, 5)
         padded[:count] = points
+        padded[:count, 3] *= self.intensity_scale
         return {"points": padded, "num_points": torch.tensor(count)}
 
     def _padded_objects(self, objects: Objects) -> dict[str, Tensor]:

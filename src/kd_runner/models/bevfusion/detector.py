@@ -1,0 +1,158 @@
+"""BEVFusion on lidar alone: sparse encoder, SECOND, SECONDFPN, TransFusionHead.
+
+Sources: Liu et al., "BEVFusion", ICRA 2023, arXiv 2205.13542; Bai et al., "TransFusion", CVPR 2022, arXiv 2203.11496.
+Parameter names are those of mmdetection3d's lidar-only configuration at voxels of 0.075 m.
+"""
+
+import itertools
+import operator
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kd_runner.models.bevfusion.coder import BoxCoder
+from kd_runner.models.bevfusion.second import SECOND, SECONDFPN
+from kd_runner.models.bevfusion.sparse_encoder import SparseEncoder
+from kd_runner.models.bevfusion.transfusion_head import TransFusionHead
+from kd_runner.models.bevfusion.voxels import Voxelize
+
+
+class BEVFusionLidar(nn.Module):
+    """3-D boxes from a point cloud. The defaults are the public nuScenes net (8,306,030 parameters).
+
+    Modules worth tapping: `pts_middle_encoder` (B, C, X, Y); `pts_backbone:0`, `pts_backbone:1`, the second at half the
+    side; `pts_neck:0`. X, Y are the cells of the map, `out_size_factor` voxels wide; dimension 2 is x, 3 is y.
+
+    Args:
+        voxel_size: metres along x, y, z. point_cloud_range: minimum, then maximum of x, y, z, in metres.
+        max_points: of a voxel that count. max_voxels: of a sample, in training and in evaluation.
+        point_features: columns of `points` that are averaged, x, y, z among them.
+        encoder_channels: width of each stage of the sparse encoder; n stages give an out_size_factor of 2^(n - 1).
+        encoder_out_channels: of its last convolution, per cell along z.
+        second_channels, second_layers, second_strides: of each block of SECOND.
+        fpn_channels: of each level of SECONDFPN.
+        norm_momentum: of the batch norms before the head; 0.01 suits long training only (after 100 steps a third of the
+            running mean is still its start).
+        post_range: boxes whose centre lies outside (minimum, maximum of x, y, z) get label -1; None keeps all.
+        backend: library for sparse convolution: torch, spconv or spconv_triton.
+        num_classes to heatmap_bias: see `TransFusionHead`.
+
+    Raises:
+        ValueError: sizes that do not fit together, a backend that is not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        voxel_size: Sequence[float] = (0.075, 0.075, 0.2),
+        point_cloud_range: Sequence[float] = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0),
+        max_points: int = 10,
+        max_voxels: tuple[int, int] = (120_000, 160_000),
+        point_features: int = 5,
+        encoder_channels: Sequence[int] = (16, 32, 64, 128),
+        encoder_out_channels: int = 128,
+        second_channels: Sequence[int] = (128, 256),
+        second_layers: Sequence[int] = (5, 5),
+        second_strides: Sequence[int] = (1, 2),
+        fpn_channels: Sequence[int] = (256, 256),
+        num_classes: int = 10,
+        num_proposals: int = 200,
+        hidden_channels: int = 128,
+        num_heads: int = 8,
+        num_decoder_layers: int = 1,
+        ffn_channels: int = 256,
+        dropout: float = 0.1,
+        nms_kernel: int = 3,
+        point_classes: Sequence[int] = (8, 9),
+        branch_hidden: int = 64,
+        heatmap_bias: float | None = None,
+        norm_momentum: float = 0.01,
+        post_range: Sequence[float] | None = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0),
+        backend: str = "torch",
+    ):
+        super().__init__()
+        self.pts_voxel_layer = Voxelize(voxel_size, point_cloud_range, max_points, max_voxels)
+        self.pts_middle_encoder = encoder = SparseEncoder(
+            self.pts_voxel_layer.shape, point_features, encoder_channels, encoder_out_channels, backend
+        )
+        self.pts_backbone = SECOND(encoder.bev_channels, second_channels, second_layers, second_strides)
+        # A block's stride against the first one's is what the pyramid must undo.
+        scales = list(itertools.accumulate(second_strides, operator.mul))
+        if scales[0] != 1:
+            raise ValueError(
+                f"second_strides={list(second_strides)}: the first must be 1, the head's cell is a voxel's"
+            )
+        if any(cells % scales[-1] for cells in encoder.bev_shape):
+            raise ValueError(
+                f"second_strides={list(second_strides)} do not divide the map of {encoder.bev_shape} cells"
+            )
+        self.pts_neck = SECONDFPN(second_channels, fpn_channels, scales)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.momentum = norm_momentum
+        self.bbox_head = TransFusionHead(
+            sum(fpn_channels),
+            encoder.bev_shape,
+            num_classes,
+            num_proposals=num_proposals,
+            hidden_channels=hidden_channels,
+            num_heads=num_heads,
+            num_decoder_layers=num_decoder_layers,
+            ffn_channels=ffn_channels,
+            dropout=dropout,
+            nms_kernel=nms_kernel,
+            point_classes=point_classes,
+            branch_hidden=branch_hidden,
+            heatmap_bias=heatmap_bias,
+        )
+        self.coder = BoxCoder(voxel_size, point_cloud_range, encoder.stride)
+        self.point_features, self.post_range = point_features, post_range
+        # In a tuple, so that its parameters are registered, and saved, once.
+        self._dense = (DensePart(self),)
+
+    @property
+    def dense(self) -> "DensePart":
+        """All behind the sparse encoder."""
+        return self._dense[0]
+
+    def forward(self, points: Tensor, num_points: Tensor) -> dict[str, Tensor]:
+        """points (B, P, >= point_features): x, y, z in metres, intensity, time lag in s; num_points (B,) valid rows.
+
+        Returns what `TransFusionHead` does, and the boxes of its last layer: boxes (B, P, 9) as `BoxCoder`, scores
+        (B, P) in 0..1, labels (B, P), -1 for none.
+        """
+        if points.shape[-1] < self.point_features:
+            raise ValueError(f"points have {points.shape[-1]} columns, the net reads {self.point_features}")
+        voxels = self.pts_voxel_layer(points[..., : self.point_features], num_points)
+        return self.dense(self.pts_middle_encoder(voxels, len(points)))
+
+    def forward_bev(self, bev: Tensor) -> dict[str, Tensor]:
+        """The same from the map of the sparse encoder (B, C, X, Y)."""
+        (feature,) = self.pts_neck(self.pts_backbone(bev))
+        out = self.bbox_head(feature)
+        return out | self._decode(out)
+
+    def _decode(self, out: dict[str, Tensor]) -> dict[str, Tensor]:
+        boxes = self.coder.decode(out["codes"][-1].float())
+        labels = out["query_labels"]
+        scores = out["cls_logits"][-1].float().sigmoid().transpose(1, 2) * out["query_heatmap_score"]
+        scores = scores.gather(1, labels[:, None])[:, 0]
+        keep = scores > 0
+        if self.post_range is not None:
+            low, high = boxes.new_tensor(self.post_range).split(3)
+            keep = keep & (boxes[..., :3] >= low).all(-1) & (boxes[..., :3] <= high).all(-1)
+        return {"boxes": boxes, "scores": scores * keep, "labels": torch.where(keep, labels, -1)}
+
+
+class DensePart(nn.Module):
+    """What follows the sparse encoder, as the module that exporters take: the map (B, C, X, Y) in, `BEVFusionLidar`'s
+    outputs out.
+    """
+
+    def __init__(self, net: BEVFusionLidar):
+        super().__init__()
+        self.net = net
+
+    def forward(self, bev: Tensor) -> dict[str, Tensor]:
+        return self.net.forward_bev(bev)

@@ -1,0 +1,87 @@
+"""Public checkpoints of the lidar-only net, renamed and turned into `BEVFusionLidar`'s layout."""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+PARTS = ("pts_middle_encoder.", "pts_backbone.", "pts_neck.", "bbox_head.")
+# mit-han-lab/bevfusion to mmdetection3d.
+MIT_PARTS = {
+    "encoders.lidar.backbone.": "pts_middle_encoder.",
+    "decoder.backbone.": "pts_backbone.",
+    "decoder.neck.": "pts_neck.",
+    "heads.object.": "bbox_head.",
+}
+MIT_DECODER = {
+    r"^self_attn\.(?!attn\.)": "self_attn.attn.",
+    r"^multihead_attn\.": "cross_attn.attn.",
+    r"^linear1\.": "ffn.layers.0.0.",
+    r"^linear2\.": "ffn.layers.1.",
+    r"^norm1\.": "norms.0.",
+    r"^norm2\.": "norms.1.",
+    r"^norm3\.": "norms.2.",
+}
+FUSION = ("fusion_layer.", "fuser.")
+FIRST_KERNEL, FIRST_NORM = "pts_middle_encoder.conv_input.0.weight", "pts_middle_encoder.conv_input.1.weight"
+# Axes that bring a kernel to (out, k0, k1, k2, in).
+LAYOUTS = {"KRSC": (0, 1, 2, 3, 4), "RSCK": (4, 0, 1, 2, 3), "RSKC": (3, 0, 1, 2, 4)}
+
+
+def convert(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State dict for `BEVFusionLidar` from one of mmdetection3d or of mit-han-lab/bevfusion, or from our own.
+
+    Sparse kernels may lie as in spconv 2.2 and later (KRSC), in spconv 1 and mmcv (RSCK) or in spconv 2.0 (RSKC).
+    Tensors of other parts (cameras, optimiser) are left out.
+
+    Raises:
+        ValueError: no lidar net inside; a lidar-camera checkpoint, whose head reads fused features; kernels in no known
+            layout.
+    """
+    fused = next((name for name in tensors if name.startswith(FUSION)), None)
+    if fused:
+        raise ValueError(f"{fused}: a lidar-camera checkpoint, whose head expects fused maps; take a lidar-only one")
+    ours = {}
+    for foreign, tensor in tensors.items():
+        name = _rename(foreign.removeprefix("module."))
+        if name.startswith(PARTS):
+            ours[name] = tensor
+    if FIRST_KERNEL not in ours or FIRST_NORM not in ours:
+        raise ValueError(f"no lidar-only BEVFusion: {FIRST_KERNEL} and {FIRST_NORM} are missing")
+    axes = LAYOUTS[kernel_layout(ours[FIRST_KERNEL], len(ours[FIRST_NORM]))]
+    return {
+        name: tensor.permute(axes).contiguous() if name.startswith(PARTS[0]) and tensor.ndim == 5 else tensor
+        for name, tensor in ours.items()
+    }
+
+
+def kernel_layout(kernel: Tensor, out_channels: int) -> str:
+    """The layout of the encoder's first kernel, the only one whose in and out channels surely differ.
+
+    Raises:
+        ValueError: none fits, or two do.
+    """
+    fitting = []
+    for layout, axes in LAYOUTS.items():
+        if kernel.ndim == 5:
+            out, *window, _ = (kernel.shape[axis] for axis in axes)
+            if out == out_channels and window == [3, 3, 3]:
+                fitting.append(layout)
+    if len(fitting) != 1:
+        raise ValueError(
+            f"{FIRST_KERNEL} {tuple(kernel.shape)} with {out_channels} output channels: "
+            f"{' and '.join(fitting) or 'no known layout'} fits; expected one of {', '.join(LAYOUTS)}"
+        )
+    return fitting[0]
+
+
+def _rename(name: str) -> str:
+    for theirs, ours in MIT_PARTS.items():
+        if name.startswith(theirs):
+            name = ours + name.removeprefix(theirs)
+    head, layer, rest = re.match(r"(bbox_head\.decoder\.)?(\d+\.)?(.*)", name).groups("")  # type: ignore[union-attr]
+    if not (head and layer):
+        return name
+    for pattern, replacement in MIT_DECODER.items():
+        rest = re.sub(pattern, replacement, rest)
+    return head + layer + rest

@@ -1,0 +1,67 @@
+"""What image tokens are told to show."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from kd_runner.losses.image_objects import ImageObjects, tokens
+
+FOCAL, SIZE, GRID = 32.0, torch.Size((64, 64)), torch.Size((4, 4))
+
+
+def camera() -> Tensor:
+    """One camera at the origin of the LiDAR frame that looks along y: (1, 1, 4, 4)."""
+    matrix = torch.tensor([[FOCAL, 32.0, 0, 0], [0, 32.0, -FOCAL, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])
+    return matrix[None, None]
+
+
+def boxes(*rows: tuple[float, ...]) -> Tensor:
+    """x, y, z, width, length, height of boxes that head along y: (1, M, 9)."""
+    return torch.tensor([[*row, -math.pi, 0.0, 0.0] for row in rows])[None]
+
+
+def test_a_box_ahead_covers_the_middle_and_its_place_is_told_in_the_picture() -> None:
+    found = tokens(boxes((0.0, 4.0, 0.0, 1.9, 1.0, 1.9)), torch.ones(1, 1, dtype=torch.bool), camera(), SIZE, GRID)
+    assert found.shown[0, 0].int().tolist() == [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+    code = found.codes[0, 0][found.shown[0, 0]]
+    assert torch.allclose(code[:, :2], torch.full((4, 2), 2.0))  # the middle of four tokens
+    assert torch.allclose(code[:, 2], torch.tensor(3 * math.log(4.0)))
+    assert torch.allclose(code[:, 3:], torch.tensor([1.9, 1.0, 1.9]).log())
+
+
+def test_the_nearer_of_two_is_shown_and_what_lies_behind_the_camera_is_not() -> None:
+    three = boxes((0.0, 8.0, 0.0, 4.0, 1.0, 4.0), (0.0, 4.0, 0.0, 1.9, 1.0, 1.9), (0.0, -4.0, 0.0, 9.0, 1.0, 9.0))
+    found = tokens(three, torch.ones(1, 3, dtype=torch.bool), camera(), SIZE, GRID)
+    assert found.which[0, 0][found.shown[0, 0]].unique().tolist() == [1]
+    padded = tokens(three, torch.tensor([[True, False, False]]), camera(), SIZE, GRID)
+    assert padded.which[0, 0][padded.shown[0, 0]].unique().tolist() == [0]
+
+
+def test_the_head_learns_what_is_shown() -> None:
+    torch.manual_seed(0)
+    features, images = torch.randn(1, 8, 4, 4), torch.zeros(1, 1, 3, 64, 64)
+    told = {"gt_boxes": boxes((0.0, 4.0, 0.0, 1.9, 1.0, 1.9)), "gt_labels": torch.tensor([[1]])}
+    loss = ImageObjects(num_classes=3)
+    inputs = {"features": features, "images": images, "lidar2img": camera(), **told, "gt_mask": torch.ones(1, 1).bool()}
+    loss.build(**inputs)
+    optimizer = torch.optim.Adam(loss.parameters(), lr=0.05)
+    first = loss(**inputs).item()
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss(**inputs).backward()
+        optimizer.step()
+    assert loss(**inputs).item() < 0.05 * first
+    best = loss.head(features.permute(0, 2, 3, 1))[0, 1:3, 1:3, :3].argmax(-1)
+    assert (best == 1).all()
+
+
+def test_a_frame_without_objects() -> None:
+    loss, features = ImageObjects(num_classes=3), torch.randn(1, 8, 4, 4, requires_grad=True)
+    inputs = {"images": torch.zeros(1, 1, 3, 64, 64), "lidar2img": camera(), "gt_boxes": torch.zeros(1, 2, 9),
+              "gt_labels": torch.full((1, 2), -1), "gt_mask": torch.zeros(1, 2).bool()}  # fmt: skip
+    loss.build(features, **inputs)
+    value = loss(features, **inputs)
+    value.backward()
+    assert value.item() == pytest.approx(value.item()) and features.grad is not None and features.grad.isfinite().all()
