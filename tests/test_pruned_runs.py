@@ -152,6 +152,16 @@ def test_rounds_during_training_and_after_a_resume(vit, tmp_path: Path, monkeypa
     assert (whole / "student.safetensors").read_bytes() == (resumed / "student.safetensors").read_bytes()
 
 
+def test_rounds_during_training_of_two_processes(vit) -> None:
+    """Each cuts the same, and their gradients still meet: the student is that of one process, but for rounding."""
+    words = ["pruning=vit_half", "kd.enabled=false", "student.init=null", "trainer.max_epochs=3",
+             "pruning.schedule.end=1", "pruning.schedule.rounds=2"]  # fmt: skip
+    alone, together = vit(*words), vit(*words, "trainer=ddp", "trainer.devices=2")
+    one, two = (checkpoints.read(folder / "student.safetensors", "") for folder in (alone, together))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
+
+
 def test_a_part_that_is_not_there(vit, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         vit("pruning=vit_half", "pruning.module=blokcs", "student.init=null", "kd.enabled=false")
