@@ -10,6 +10,8 @@ import onnxruntime
 import pytest
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kd_runner import build, run
 from kd_runner.data import mini_coco
@@ -19,7 +21,8 @@ TINY = [
     "data.val_batch_size=2", "data.steps_per_epoch=3", "data.train.image_size=[48,48]", "data.train.mask_size=[20,16]",
     "data.train.min_side=4", "teacher.net.encoder_name=tu-test_efficientnet", "teacher.net.encoder_depth=3",
     "teacher.net.decoder_channels=[8,8,8]", "teacher.net.roi_size=[10,8]", "teacher.net.roi_width=32",
-    "student.net.decoder_channels=[8,8,8]", "scheduler.warmup_steps=1"
+    "student.net.encoder_depth=3", "student.net.decoder_channels=[8,8,8]",
+    "scheduler.warmup_steps=1"
 ]  # fmt: skip
 
 
@@ -49,19 +52,16 @@ def teacher(unet) -> Path:
 
 
 def test_from_teacher_to_onnx(unet, teacher: Path) -> None:
-    folder = unet(f"teacher.checkpoint={teacher}", "trainer.max_epochs=1", "export.int8=true", "export.samples=3")
+    folder = unet(f"teacher.checkpoint={teacher}", "trainer.max_epochs=1", "export.samples=3")
     found = json.loads((folder / "metrics.json").read_text())
     assert found["onnx"]["agreement"] > 0.99 and found["onnx"]["relative_error"] < 1e-3
     assert found["onnx"]["dynamic"] == ["batch", "boxes", "height", "width"]
-    assert found["int8"]["metrics"]["fp32"]["target_iou_mean"] == pytest.approx(
-        found["metrics"]["target_iou_mean"], abs=1e-3
-    )
     assert (folder / "pictures.png").stat().st_size > 1000
     _the_file_masks_every_box(folder)
 
 
 def _the_file_masks_every_box(folder: Path) -> None:
-    """Other numbers of images and boxes, and another size of images, than it was exported with; no mask is asked for."""
+    """Other numbers of images and boxes than it was exported with, other sizes, and without a mask of the boxes."""
     cfg = OmegaConf.load(folder / "config.yaml")
     cfg.student.checkpoint = str(folder / "student.safetensors")
     net = build.student(cfg).net.eval()
@@ -79,18 +79,19 @@ def _the_file_masks_every_box(folder: Path) -> None:
 
 
 def test_schedule_and_stages_by_their_names(unet, teacher: Path) -> None:
-    """Of two epochs the encoder's stem holds still in the first; the temperature falls to 1."""
+    """Of four epochs the encoder holds still in the first two; the temperature falls to 1."""
     folder = unet(
         f"teacher.checkpoint={teacher}",
         "callbacks=[checkpoints,kd_schedule,staged_training]",
         "callbacks.staged_training.blocks=[unet.encoder.model.blocks]",
-        "callbacks.staged_training.frozen_epochs=1",
-        "callbacks.every.every_n_epochs=1",
-        "trainer.max_epochs=2",
+        "callbacks.staged_training.frozen_epochs=2",
+        "callbacks.every.every_n_epochs=2",
+        "trainer.max_epochs=4",
+        "data.steps_per_epoch=1",
         "trainer.log_every_n_steps=1",
         "export=none",
     )
-    files = [folder / "checkpoints" / f"epoch={epoch:04d}.ckpt" for epoch in (0, 1)]
+    files = [folder / "checkpoints" / f"epoch={epoch:04d}.ckpt" for epoch in (1, 3)]
     first, second = (torch.load(file, weights_only=False)["state_dict"] for file in files)
     encoder = [name for name, value in first.items() if ".encoder." in name and name.endswith("weight")]
     assert encoder
@@ -100,16 +101,12 @@ def test_schedule_and_stages_by_their_names(unet, teacher: Path) -> None:
 
 
 def _untrained(folder: Path, names: list[str]) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
     weights = load_file(folder / "student_untrained.safetensors")
     return {name: weights[name.removeprefix("student.")] for name in names}
 
 
 def _logged(folder: Path, name: str) -> list[float]:
     """First and last value of a curve."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     events = EventAccumulator(str(folder))
     events.Reload()
     values = [one.value for one in events.Scalars(name)]

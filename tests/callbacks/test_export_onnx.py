@@ -72,6 +72,21 @@ def test_a_difference_fails_the_run(module: Distiller, data: DataModule, tmp_pat
         exporter().export(module, data, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"leave_out": ["imagee"]}, r"export\.leave_out: the net has no 'imagee'\. Did you mean 'image'"),
+        ({"dynamic": ["height", "batch"]}, r"export\.dynamic"),
+        ({"dynamic": ["batch", "depth"]}, r"export\.dynamic"),
+    ],
+)
+def test_what_the_net_does_not_have_is_named(
+    module: Distiller, data: DataModule, tmp_path: Path, change: dict, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        exporter(**change).export(module, data, tmp_path)
+
+
 def test_int8_is_smaller_and_measured_beside_fp32(module: Distiller, data: DataModule, tmp_path: Path) -> None:
     found = exporter(int8=True, calibration_samples=4).export(module, data, tmp_path)
     metrics = found["int8"]["metrics"]

@@ -30,6 +30,13 @@ def test_a_run_resumed_within_the_last_epochs_is_off_too(tmp_path: Path) -> None
     assert not paste.on
 
 
+def test_beside_unlabelled_samples(tmp_path: Path) -> None:
+    paste = GtPaste(tmp_path)
+    samples = SimpleNamespace(datasets=[SimpleNamespace(paste=paste), SimpleNamespace(paste=None)])
+    GtPasteOff(epoch=1).on_train_start(trainer(1, samples), None)  # type: ignore[arg-type]
+    assert not paste.on
+
+
 def test_without_pasting_it_says_so() -> None:
     with pytest.raises(ConfigError, match=r"needs data\.train\.paste"):
         GtPasteOff(epoch=1).on_train_start(trainer(0, object()), None)  # type: ignore[arg-type]

@@ -42,24 +42,24 @@ def tapped(label: int, key: str, skips_padding: bool) -> TappedNet:
 
 @pytest.mark.parametrize("skips_padding", [True, False])
 def test_a_row_for_each_box_shows_it_and_what_every_net_says(skips_padding: bool) -> None:
-    """Two boxes of the first image, the only one of the second: 16 pixels high, a gap of 4, a title of 14."""
+    """Two boxes of the first image, the only one of the second: 16 pixels high, times 7; a gap of 4, a title of 14."""
     module = Distiller(tapped(2, "student", skips_padding), tapped(1, "teacher", skips_padding))
     data = SimpleNamespace(val=[sample(3), sample(1), sample(2)])
     picture = RoiPictures(num_images=2, rois_per_image=2, every_n_epochs=1).draw(module, data)
-    assert picture.shape == (14 + 3 * 20, 20 + 4 * 12, 3)
-    rows = [picture[top : top + 16] for top in (14, 34, 54)]
+    assert picture.shape == (14 + 3 * 116, 116 + 4 * 60, 3)
+    rows = [picture[top : top + 112] for top in (14, 130, 246)]
     palette = voc_palette()
     for row, shade, truth in zip(rows, (0, 255, 0), (0, 1, 0)):
-        box, *labels = (row[:, left : left + 8] for left in (20, 32, 44, 56))
-        assert (box[:, 1:-1] == shade).all()  # next to its border the box may read the other half
+        box, *labels = (row[:, left : left + 56] for left in (116, 176, 236, 296))
+        assert (box[:, 7:-7] == shade).all()  # next to its border the box may read the other half
         for label, cells in zip((truth, 1, 2), labels):
             assert (cells == palette[label]).all()
-    yellow = [(row[:, :16] == (255, 255, 0)).all(-1) for row in rows]
-    assert yellow[0][:, 0].all() and yellow[0][:, 15].sum() == 0
-    assert yellow[1][:, 15].all() and yellow[1][:, 0].sum() == 0
+    yellow = [(row[:, :112] == (255, 255, 0)).all(-1) for row in rows]
+    assert yellow[0][:, 0].all() and yellow[0][:, 111].sum() == 0
+    assert yellow[1][:, 111].all() and yellow[1][:, 0].sum() == 0
     assert np.array_equal(yellow[0], yellow[2])
 
 
 def test_without_a_teacher_there_is_no_column_for_it() -> None:
     picture = RoiPictures(1, 1, 1).draw(Distiller(tapped(2, "student", True)), SimpleNamespace(val=[sample(3)]))
-    assert picture.shape == (14 + 20, 20 + 3 * 12, 3)
+    assert picture.shape == (14 + 116, 116 + 3 * 60, 3)

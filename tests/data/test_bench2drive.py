@@ -276,3 +276,12 @@ def test_some_cameras_in_a_chosen_order(root: Path) -> None:
         assert torch.equal(some[key], all_[key][[3, 0]])
     with pytest.raises(ConfigError, match="CAM_FRONT"):
         Bench2Drive(root, "val", pipeline, cameras=["CAM_FRONTT"])
+
+
+def test_frames_without_labels(root: Path) -> None:
+    pipeline = CameraPipeline(False, **MINI)
+    whole, rest = Bench2Drive(root, "train", pipeline), Bench2Drive(root, "train", pipeline, first=1, labeled=False)
+    assert len(rest) == len(whole) - 1 and rest.token(0) == whole.token(1)
+    assert torch.equal(rest[0]["images"], whole[1]["images"])
+    assert whole[1]["labeled"] and whole[1]["gt_mask"].any() and whole[1]["line_mask"].any()
+    assert not rest[0]["labeled"] and not rest[0]["gt_mask"].any() and not rest[0]["line_mask"].any()

@@ -89,3 +89,12 @@ def test_frames_without_objects_teach_the_background_alone() -> None:
     OrionDetectionLoss()(logits, codes, **frames([]), **none).backward()
     assert logits.grad is not None and (logits.grad > 0).all()
     assert codes.grad is None or codes.grad.abs().max() == 0
+
+
+def test_a_sample_without_labels_does_not_count() -> None:
+    torch.manual_seed(0)
+    loss, both = OrionDetectionLoss(), frames([BOX], [])
+    logits, codes = torch.randn(3, 2, 6, 2), torch.randn(3, 2, 6, 10)
+    alone = loss(logits[:, :1], codes[:, :1], **{name: value[:1] for name, value in both.items()})
+    assert loss(logits, codes, **both, labeled=torch.tensor([True, False])).item() == pytest.approx(alone.item())
+    assert loss(logits, codes, **both).item() > alone.item()

@@ -50,3 +50,13 @@ def test_a_frame_without_lines() -> None:
     logits, lines = torch.zeros(1, 1, 2, 6, requires_grad=True), torch.zeros(1, 1, 2, 2, 3, requires_grad=True)
     OrionMapLoss()(logits, lines, **truth(), line_logits_many=logits, lines_many=lines).backward()
     assert logits.grad is not None and torch.isfinite(logits.grad).all() and (logits.grad > 0).all()
+
+
+def test_a_sample_without_labels_does_not_count() -> None:
+    torch.manual_seed(0)
+    one, none = truth([[0.0, 0.0], [10.0, 0.0]]), truth()
+    both = {name: torch.cat((one[name], none[name])) for name in one}
+    logits, lines, loss = torch.randn(2, 2, 4, 6), torch.randn(2, 2, 4, 2, 3), OrionMapLoss()
+    alone = loss(logits[:, :1], lines[:, :1], **one)
+    assert loss(logits, lines, **both, labeled=torch.tensor([True, False])).item() == pytest.approx(alone.item())
+    assert loss(logits, lines, **both).item() > alone.item()

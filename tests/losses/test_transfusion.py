@@ -163,6 +163,18 @@ def test_a_batch_without_objects() -> None:
     assert all(tensor.grad.isfinite().all() for tensor in out.values())
 
 
+def test_samples_without_labels_do_not_count() -> None:
+    """Neither as objects nor as background, unlike a sample that is known to hold none."""
+    batch, out, loss = truth(), guess(), TransFusionLoss(**GRID)
+    first = {name: value[:1] for name, value in batch.items()}
+    alone = loss(out["heatmap"][:1], out["codes"][:, :1], out["cls_logits"][:, :1], **first)
+    assert torch.equal(loss(**out, **batch, labeled=torch.tensor([True, False])), alone)
+    assert not torch.equal(loss(**out, **batch, labeled=torch.tensor([True, True])), alone)
+    none = loss(**out, **batch, labeled=torch.tensor([False, False]))
+    none.backward()
+    assert none.item() == 0 and out["heatmap"].grad.abs().sum() == 0
+
+
 def test_objects_off_the_map_and_padding_do_not_count() -> None:
     batch, out, loss = truth(), guess(), TransFusionLoss(**GRID)
     value = loss(**out, **batch)

@@ -25,7 +25,10 @@ class GtPasteOff(Callback):
         self._switch(trainer)
 
     def _switch(self, trainer: Trainer) -> None:
-        paste = getattr(trainer.datamodule.train.samples, "paste", None)  # type: ignore[attr-defined]
-        if paste is None:
+        samples = trainer.datamodule.train.samples  # type: ignore[attr-defined]
+        parts = getattr(samples, "datasets", [samples])  # labelled and unlabelled ones
+        found = [paste for part in parts if (paste := getattr(part, "paste", None)) is not None]
+        if not found:
             raise ConfigError("callbacks: GtPasteOff needs data.train.paste")
-        paste.on = trainer.current_epoch < self.epoch
+        for paste in found:
+            paste.on = trainer.current_epoch < self.epoch

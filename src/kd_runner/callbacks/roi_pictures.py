@@ -14,6 +14,8 @@ from kd_runner.callbacks.picture_table import colours, pixels
 from kd_runner.callbacks.pictures import SegmentationPictures
 from kd_runner.losses.hierarchical_unet.rois import valid
 
+_SHOWN = 120  # pixels of height from which masks are shown as they are; smaller ones are enlarged
+
 
 class RoiPictures(SegmentationPictures):
     """A row for each of some boxes on the first validation images: the image with its boxes, this one in yellow, then
@@ -45,20 +47,26 @@ class RoiPictures(SegmentationPictures):
         roi_mask, target = batch[self.roi_mask], batch[self.target]
         shown = roi_mask & (torch.arange(roi_mask.shape[1], device=roi_mask.device) < self.rois_per_image)
         said = {name: valid(labels, roi_mask)[shown[roi_mask]] for name, labels in predicted.items()}
+        factor = max(1, _SHOWN // target.shape[-2])
+        height, width = (factor * side for side in target.shape[-2:])
         boxes = [rois[here] for rois, here in zip(batch[self.rois], roi_mask)]
+        cut = _cut(batch[self.image], [rois[here] for rois, here in zip(batch[self.rois], shown)], height, width)
         return {
-            "image": _with_boxes(batch[self.image], boxes, shown.sum(1).tolist(), height=target.shape[-2]),
-            "box": pixels(_cut(batch[self.image], [rois[here] for rois, here in zip(batch[self.rois], shown)], target)),
-            **{name: colours(labels) for name, labels in {"truth": target[shown], **said}.items()},
+            "image": _with_boxes(batch[self.image], boxes, shown.sum(1).tolist(), height),
+            "box": pixels(cut),
+            **{
+                name: colours(labels).repeat(factor, axis=1).repeat(factor, axis=2)
+                for name, labels in {"truth": target[shown], **said}.items()
+            },
         }
 
 
-def _cut(image: Tensor, boxes: list[Tensor], target: Tensor) -> Tensor:
-    """Boxes, relative to the images, as pictures of the target's size (rows, 3, h, w)."""
-    height, width = image.shape[-2:]
-    scale = torch.tensor([width, height, width, height], device=image.device)
+def _cut(image: Tensor, boxes: list[Tensor], height: int, width: int) -> Tensor:
+    """Boxes, relative to the images, as pictures (rows, 3, height, width)."""
+    size = image.shape[-2:]
+    scale = torch.tensor([size[1], size[0], size[1], size[0]], device=image.device)
     in_pixels = [(b * scale).to(image.dtype) for b in boxes]
-    return roi_align(image, in_pixels, target.shape[-2:], sampling_ratio=2, aligned=True)
+    return roi_align(image, in_pixels, (height, width), sampling_ratio=2, aligned=True)
 
 
 def _with_boxes(image: Tensor, boxes: list[Tensor], rows: list[int], height: int) -> np.ndarray:

@@ -113,7 +113,8 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
     `gt_boxes` (max_boxes, 9): centre x, y, z, width, length, height, yaw in [-pi, pi) as nuScenes' LiDAR convention
     (-heading - pi/2), vx, vy; `gt_labels` (max_boxes,) in CLASSES, -1 for padding; `gt_mask` (max_boxes,) bool;
     `line_points` (max_lines, num_points, 2), `line_labels` (max_lines,) in LINE_CLASSES, `line_mask` (max_lines,);
-    `ego_pose` (4, 4) float64, LiDAR frame to world; `timestamp` float64 in s; `scene` the number of the clip.
+    `ego_pose` (4, 4) float64, LiDAR frame to world; `timestamp` float64 in s; `scene` the number of the clip;
+    `labeled` whether boxes and lines are known.
 
     Boxes with num_points 0 and classes that are not detected are left out. The published key names are read, so that
     Bench2DriveZoo's own infos load unchanged. Of more boxes or lines than fit, the nearest are kept.
@@ -127,6 +128,8 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
         num_points: points of a line.
         max_boxes, max_lines: rows of the padded tensors.
         cameras: of CAMERAS, in the order of the output.
+        first, last: frames of the list, counted from 0, the last one not included; None for its end.
+        labeled: give boxes and lines; without, a sample is as if it had none, and `labeled` says so.
 
     Raises:
         ConfigError: no such files, an unknown camera, or pickles that hold anything but plain data.
@@ -142,17 +145,21 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
         max_boxes: int = 128,
         max_lines: int = 128,
         cameras: Sequence[str] = CAMERAS,
+        first: int = 0,
+        last: int | None = None,
+        labeled: bool = True,
     ):
         for name in cameras:
             if name not in CAMERAS:
                 raise ConfigError(f"data.cameras: there is no {name!r}.{nearest(name, CAMERAS)}")
-        self.cameras = tuple(cameras)
+        self.cameras, self.labeled = tuple(cameras), labeled
         self.folder, infos = _folders(Path(root))
         path = infos / f"b2d_infos_{split}.pkl"
         if not path.is_file():
             known = [p.stem.removeprefix("b2d_infos_") for p in infos.glob("b2d_infos_*.pkl")]
             raise ConfigError(f"data: there is no {path}.{nearest(split, known)}")
         self.infos: list[dict[str, Any]] = restricted_pickle.load(path)
+        self.infos = self.infos[first:last]
         towns = {info["town_name"] for info in self.infos}
         content = restricted_pickle.load(infos / "b2d_map_infos.pkl")
         if missing := sorted(towns - set(content)):
@@ -179,6 +186,8 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
         lidar2cam = np.stack([np.linalg.inv(sensors[name]["cam2ego"]) @ lidar2ego for name in self.cameras])
         points, kinds = self.maps[info["town_name"]].near(world2lidar, self.range_m, self.num_points)
         boxes, labels = self._boxes(info)
+        if not self.labeled:
+            points, kinds, boxes, labels = points[:0], kinds[:0], boxes[:0], labels[:0]
         return {
             "images": images,
             "lidar2img": (matrices @ torch.from_numpy(lidar2cam)).float(),
@@ -188,6 +197,7 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
             "ego_pose": torch.from_numpy(np.linalg.inv(world2lidar)),
             "timestamp": torch.tensor(info["frame_idx"] / 10, dtype=torch.float64),
             "scene": torch.tensor(self.scenes[info["folder"]]),
+            "labeled": torch.tensor(self.labeled),
         }
 
     def _boxes(self, info: dict[str, Any]) -> tuple[Array, Array]:

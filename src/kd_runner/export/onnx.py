@@ -57,13 +57,16 @@ def only(tapped: TappedNet, names: Sequence[str]) -> TappedNet:
 def part(tapped: TappedNet, path: str, batch: Mapping[str, Tensor]) -> tuple[TappedNet, dict[str, Tensor]]:
     """A module inside the net as a net of its own, which gives a mapping of tensors, and a batch of what it is given.
 
+    The net need not have registered it: an attribute that is a module will do.
+
     Raises:
         ConfigError: the net has no such module.
     """
     modules = dict(tapped.net.named_modules())
-    if path not in modules:
+    module = modules.get(path, getattr(tapped.net, path, None))
+    if not isinstance(module, nn.Module):
         raise ConfigError(f"export.part: the student has no {path!r}.{nearest(path, modules)}")
-    module, found = modules[path], {}
+    found: dict[str, Any] = {}
 
     def record(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         found.update(inspect.signature(module.forward).bind(*args, **named).arguments)

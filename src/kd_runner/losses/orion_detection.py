@@ -45,6 +45,7 @@ class OrionDetectionLoss(nn.Module):
         self, logits: Tensor, codes: Tensor, gt_boxes: Tensor, gt_labels: Tensor, gt_mask: Tensor,
         dn_logits: Tensor | None = None, dn_codes: Tensor | None = None,
         dn_boxes: Tensor | None = None, dn_labels: Tensor | None = None, dn_mask: Tensor | None = None,
+        labeled: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Scalar.
 
@@ -52,6 +53,7 @@ class OrionDetectionLoss(nn.Module):
             logits, codes: `(L, B, Q, C)`, `(L, B, Q, 10)`.
             gt_boxes, gt_labels, gt_mask: `(B, M, 9)`, `(B, M)`, `(B, M)`, the mask False for padding.
             dn_logits, dn_codes: of noisy copies; dn_boxes, dn_labels, dn_mask: `(B, Q, 9)`, `(B, Q)`, `(B, Q)`.
+            labeled: bool `(B,)`; what the objects of a sample are is unknown where False: it does not count.
         """
         codes, wanted = codes.float(), encode(gt_boxes.float())
         pairs = match(self._cost(logits.detach(), codes.detach(), wanted, gt_labels), gt_mask)
@@ -59,7 +61,8 @@ class OrionDetectionLoss(nn.Module):
         labels[pairs.layer, pairs.sample, pairs.query] = gt_labels[pairs.sample, pairs.target]
         off = codes[pairs.layer, pairs.sample, pairs.query] - wanted[pairs.sample, pairs.target]
         found = gt_mask.sum().clamp(min=1)
-        total = (self.class_weight * focal_sum(logits, labels) + self.box_weight * self._l1(off)) / found
+        known = None if labeled is None else labeled[:, None].expand(logits.shape[:3]).float()
+        total = (self.class_weight * focal_sum(logits, labels, known) + self.box_weight * self._l1(off)) / found
         if dn_logits is None or dn_codes is None or dn_boxes is None or dn_labels is None or dn_mask is None:
             return total
         return total + self.dn_weight * self._denoising(dn_logits, dn_codes, dn_boxes, dn_labels, dn_mask)

@@ -34,7 +34,7 @@ class OrionMapLoss(nn.Module):
 
     def forward(
         self, line_logits: Tensor, lines: Tensor, line_points: Tensor, line_labels: Tensor, line_mask: Tensor,
-        line_logits_many: Tensor | None = None, lines_many: Tensor | None = None,
+        line_logits_many: Tensor | None = None, lines_many: Tensor | None = None, labeled: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Scalar.
 
@@ -43,17 +43,20 @@ class OrionMapLoss(nn.Module):
             line_points, line_labels, line_mask: true lines `(B, M, points, 2 or 3)`, without a z at z = 0; `(B, M)`;
                 `(B, M)`, False for padding.
             line_logits_many, lines_many: of the one-to-many queries.
+            labeled: bool `(B,)`; the lines of a sample are unknown where False: it does not count.
         """
         wanted = F.pad(line_points.float(), (0, 3 - line_points.shape[-1])).flatten(2)
-        total = self._group(line_logits, lines, wanted, line_labels, line_mask, 1)
+        truth = (wanted, line_labels, line_mask, labeled)
+        total = self._group(line_logits, lines, *truth, repeats=1)
         if line_logits_many is None or lines_many is None or not lines_many.shape[2]:
             return total
-        many = self._group(line_logits_many, lines_many, wanted, line_labels, line_mask, self.one_to_many)
+        many = self._group(line_logits_many, lines_many, *truth, repeats=self.one_to_many)
         return total + self.many_weight * many
 
     def _group(
-        self, logits: Tensor, lines: Tensor, wanted: Tensor, labels: Tensor, mask: Tensor, repeats: int
-    ) -> Tensor:
+        self, logits: Tensor, lines: Tensor, wanted: Tensor, labels: Tensor, mask: Tensor, labeled: Tensor | None, *,
+        repeats: int,
+    ) -> Tensor:  # fmt: skip
         lines = lines.float().flatten(3)
         with torch.no_grad():
             away = torch.cdist(lines, wanted.expand(len(lines), -1, -1, -1), p=1)
@@ -62,4 +65,5 @@ class OrionMapLoss(nn.Module):
         named[pairs.layer, pairs.sample, pairs.query] = labels[pairs.sample, pairs.target]
         off = lines[pairs.layer, pairs.sample, pairs.query] - wanted[pairs.sample, pairs.target]
         found = (mask.sum() * repeats).clamp(min=1)
-        return (self.class_weight * focal_sum(logits, named) + self.points_weight * off.abs().sum()) / found
+        known = None if labeled is None else labeled[:, None].expand(logits.shape[:3]).float()
+        return (self.class_weight * focal_sum(logits, named, known) + self.points_weight * off.abs().sum()) / found

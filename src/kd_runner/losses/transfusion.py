@@ -32,6 +32,8 @@ class TransFusionLoss(nn.Module):
             minus 3-D IoU.
     """
 
+    code_weights: Tensor
+
     def __init__(
         self,
         *,
@@ -108,8 +110,8 @@ class TransFusionLoss(nn.Module):
         mask = gt_mask & inside.all(-1) & (gt_boxes[..., 3:6] > 0).all(-1)
         if mask.any() and not 0 <= int(gt_labels[mask].min()) <= int(gt_labels[mask].max()) < heatmap.shape[1]:
             raise ValueError(f"gt_labels: must be 0 to {heatmap.shape[1] - 1} where gt_mask is True")
-        sides = gt_boxes[..., 3:5] / gt_boxes.new_tensor(self.coder.cell)
-        radius = gaussian_radius(*sides.unbind(-1), self.min_overlap).long().clamp(min=self.min_radius)
+        length, width = (gt_boxes[..., 3:5] / gt_boxes.new_tensor(self.coder.cell)).unbind(-1)
+        radius = gaussian_radius(length, width, self.min_overlap).long().clamp(min=self.min_radius)
         classes, x, y = heatmap.shape[1:]
         layers = [
             self._layer(code, logits, targets, gt_boxes, gt_labels, mask)
@@ -151,9 +153,9 @@ class TransFusionLoss(nn.Module):
         # A net that diverges shall show it in its loss, and not as an exception in here.
         cost = cost.nan_to_num(nan=1e4, posinf=1e4, neginf=-1e4).cpu()
         rows: list[tuple[Tensor, Tensor, Tensor]] = []
-        for sample, (table, valid) in enumerate(zip(cost, mask.cpu())):
+        for number, (table, valid) in enumerate(zip(cost, mask.cpu())):
             things = valid.nonzero()[:, 0]
             proposal, column = (torch.from_numpy(side) for side in linear_sum_assignment(table[:, things].numpy()))
-            rows.append((torch.full_like(proposal, sample), proposal, things[column]))
+            rows.append((torch.full_like(proposal, number), proposal, things[column]))
         sample, proposal, thing = (torch.cat(parts).to(codes.device) for parts in zip(*rows))
         return sample, proposal, thing

@@ -144,6 +144,8 @@ def check_indices(terms: list[Term], data: DataModule, count: int = 8) -> None:
     Raises:
         ConfigError: numbers that change or are shared, or fewer rows than samples.
     """
+    # Draws of a sampler may repeat frames, whose numbers they pass on.
+    samples = getattr(data.train.samples, "num_indices", len(data.train))
     for term in terms:
         wire = term.inputs.get("index")
         if not isinstance(wire, str) or not wire.startswith("batch."):
@@ -158,11 +160,11 @@ def check_indices(terms: list[Term], data: DataModule, count: int = 8) -> None:
                     "sample's own number, the same in every epoch"
                 )
             for number in first | second:
-                if owners.setdefault(number, at) != at:
+                if owners.setdefault(number, at) != at and samples == len(data.train):
                     raise ConfigError(f"{key}: samples {owners[number]} and {at} are both {wire} {number}")
         rows = getattr(term.fn, "n_data", None)
-        if rows is not None and rows < len(data.train):
-            raise ConfigError(f"loss.{term.name}.fn.n_data={rows}: there are {len(data.train)} training samples")
+        if rows is not None and rows < samples:
+            raise ConfigError(f"loss.{term.name}.fn.n_data={rows}: there are {samples} training samples")
 
 
 def _numbers(sample: dict[str, Any], term: Term) -> set[int]:

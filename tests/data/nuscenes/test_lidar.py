@@ -133,3 +133,23 @@ def test_errors_name_what_to_change(tables: Path) -> None:
         by_hand(tables, classes=["cars"])
     with pytest.raises(ConfigError, match="train=true"):
         by_hand(tables, augment=lambda frame: frame)
+
+
+def test_without_labels_a_sample_has_no_boxes(tables: Path) -> None:
+    known, hidden = by_hand(tables)[1], by_hand(tables, labeled=False)[1]
+    assert known["labeled"] and known["gt_mask"].any()
+    assert not hidden["labeled"] and not hidden["gt_mask"].any() and (hidden["gt_ids"] == -1).all()
+    assert torch.equal(known["points"], hidden["points"])
+
+
+def test_intensity_is_scaled_and_nothing_else(tables: Path) -> None:
+    plain, scaled = by_hand(tables)[1]["points"], by_hand(tables, intensity_scale=0.5)[1]["points"]
+    assert torch.equal(scaled, plain * torch.tensor([1, 1, 1, 0.5, 1]))
+
+
+def test_scenes_have_one_number_in_every_split(world: Path) -> None:
+    numbers = [
+        {int(sample["scene"]) for sample in map(dataset.__getitem__, range(len(dataset)))}
+        for dataset in (NuScenesLidar(world, "v1.0-mini", f"world_{split}", num_sweeps=0) for split in ("train", "val"))
+    ]
+    assert numbers == [{0, 1}, {2}]

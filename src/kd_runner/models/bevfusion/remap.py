@@ -59,13 +59,14 @@ def remap(student: nn.Module, teacher_state: Mapping[str, Tensor], pieces: Piece
 
 def from_teacher(student: BEVFusionLidar, teacher: BEVFusionLidar) -> None:
     """`student.init`: `remap` with `fpn_pieces`; what was copied and cut is logged."""
-    log.info("student from the teacher's weights: %s", remap(student, teacher.state_dict(), fpn_pieces(student, teacher)))
+    report = remap(student, teacher.state_dict(), fpn_pieces(student, teacher))
+    log.info("student from the teacher's weights: %s", report)
 
 
 def fpn_pieces(student: BEVFusionLidar, teacher: BEVFusionLidar) -> Pieces:
     """The one place where BEVFusion joins maps: the head's first convolution reads all levels of the pyramid."""
-    widths = [[level[1].num_features for level in net.pts_neck.deblocks] for net in (student, teacher)]
-    return {("bbox_head.shared_conv.weight", 1): (widths[0], widths[1])}
+    widths = student.pts_neck.out_channels, teacher.pts_neck.out_channels
+    return {("bbox_head.shared_conv.weight", 1): widths}
 
 
 def _rows(name: str, dimension: int, ours: int, theirs: int, pieces: Pieces) -> Tensor:

@@ -56,6 +56,7 @@ class SECONDFPN(nn.Module):
         super().__init__()
         if not len(in_channels) == len(out_channels) == len(strides):
             raise ValueError(f"SECONDFPN: {len(in_channels)} maps, {len(out_channels)} widths, {len(strides)} strides")
+        self.out_channels = tuple(out_channels)
         self.deblocks = nn.ModuleList()
         for inner, outer, stride in zip(in_channels, out_channels, strides):
             up: nn.Module

@@ -56,6 +56,9 @@ class TransFusionHead(nn.Module):
         ValueError: more proposals than cells, an even kernel, a point class that is none, heads that do not divide.
     """
 
+    positions: Tensor
+    point: Tensor
+
     def __init__(
         self,
         in_channels: int,
@@ -94,13 +97,17 @@ class TransFusionHead(nn.Module):
         self.class_encoding = nn.Conv1d(num_classes, width, 1)
         layers = range(num_decoder_layers)
         self.decoder = nn.ModuleList(DecoderLayer(width, num_heads, ffn_channels, dropout) for _ in layers)
-        self.prediction_heads = nn.ModuleList(PredictionHead(width, num_classes, branch_hidden) for _ in layers)
+        heads = [PredictionHead(width, num_classes, branch_hidden) for _ in layers]
+        self.prediction_heads = nn.ModuleList(heads)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.momentum = bn_momentum
         if heatmap_bias is not None:
-            for conv in [self.heatmap_head[1], *(head["heatmap"][1] for head in self.prediction_heads)]:
-                nn.init.constant_(conv.bias, heatmap_bias)
+            for bias in [
+                self.get_parameter("heatmap_head.1.bias"),
+                *(h.get_parameter("heatmap.1.bias") for h in heads),
+            ]:
+                nn.init.constant_(bias, heatmap_bias)
         self.register_buffer("positions", grid_positions(map_shape), persistent=False)
         point = torch.zeros(num_classes, 1, 1, dtype=torch.bool)
         point[list(point_classes)] = True

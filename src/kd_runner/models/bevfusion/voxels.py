@@ -36,6 +36,9 @@ class Voxelize(nn.Module):
         max_voxels: limits for a sample in training and in evaluation.
     """
 
+    size: Tensor
+    low: Tensor
+
     def __init__(
         self,
         voxel_size: Sequence[float],

@@ -36,6 +36,7 @@ class OrionHead(QueryHead):
         if not 0 <= num_propagated <= memory_length:
             raise ValueError(f"num_propagated: {num_propagated} must lie within 0..memory_length={memory_length}")
         self.num_propagated, self.memory_length = num_propagated, memory_length
+        self.places = nn.Identity()  # to be hooked: reference points (B, Q, 3) of all queries, in 0..1
         self.reference_points = nn.Embedding(num_query, 3)
         nn.init.uniform_(self.reference_points.weight)
         if num_propagated:
@@ -70,7 +71,7 @@ class OrionHead(QueryHead):
             references = torch.cat((copies.references, references), dim=1)
         positions, memory_positions = self.positions(references[..., None, :]), self.memory_positions(memory)
         recalled = to_unit(memory.references[:, :kept, 0], self.bounds)
-        references = torch.cat((references, recalled), dim=1)
+        references = self.places(torch.cat((references, recalled), dim=1))
         queries = torch.cat((torch.zeros_like(positions), memory.embedding[:, :kept]), dim=1)
         positions = torch.cat((positions, memory_positions[:, :kept]), dim=1)
         allowed = None

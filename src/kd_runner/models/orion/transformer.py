@@ -6,7 +6,10 @@ from torch import Tensor, nn
 
 
 class PackedAttention(nn.Module):
-    """Multi-head attention whose three input projections are one tensor, as in `nn.MultiheadAttention`."""
+    """Multi-head attention whose three input projections are one tensor, as in `nn.MultiheadAttention`.
+
+    `map` is there to be hooked: it sees the weights `(B, heads, Q, K)`, which exist only while it is.
+    """
 
     def __init__(self, dim: int, num_heads: int, dropout: float = 0.0):
         super().__init__()
@@ -14,6 +17,7 @@ class PackedAttention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
         self.out_proj = nn.Linear(dim, dim)
+        self.map = nn.Identity()
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.out_proj.bias)
@@ -26,7 +30,12 @@ class PackedAttention(nn.Module):
             for x, weight, bias in zip((query, key, value), weights, biases)
         )
         dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+        if self.map._forward_hooks:
+            scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+            scores = scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
+            out = F.dropout(self.map(scores.softmax(dim=-1)), dropout) @ v
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
 

@@ -1,0 +1,53 @@
+"""Where queries are told to look."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from kd_runner.losses.attention_guidance import AttentionGuidance
+
+RANGE = (-8.0, -8.0, -8.0, 8.0, 8.0, 8.0)
+
+
+def inputs(*points: tuple[float, float, float]) -> dict[str, Tensor]:
+    """Two cameras at the origin, one looking along y, one back; 4 x 4 tokens of 16 pixels each."""
+    ahead = torch.tensor([[32.0, 32.0, 0, 0], [0, 32.0, -32.0, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])
+    back = torch.tensor([[-32.0, -32.0, 0, 0], [0, -32.0, -32.0, 0], [0, -1, 0, 0], [0, 0, 0, 1.0]])
+    return {
+        "references": (torch.tensor(points)[None] + 8) / 16,
+        "features": torch.zeros(2, 5, 4, 4),
+        "images": torch.zeros(1, 2, 3, 64, 64),
+        "lidar2img": torch.stack((ahead, back))[None],
+    }
+
+
+def look(*tokens: int) -> Tensor:
+    """All heads of every query look at one token: (1, 2, Q, 32)."""
+    return torch.nn.functional.one_hot(torch.tensor(tokens), 32).float().expand(1, 2, -1, -1)
+
+
+def test_looking_at_the_point_s_image_costs_nothing_elsewhere_much() -> None:
+    loss = AttentionGuidance(RANGE, reach=0.6)
+    given = inputs((0.3, 4.0, -0.3), (0.3, -4.0, -0.3))  # right below the middle ahead; behind, so left of the middle
+    assert loss([look(10, 16 + 9)], **given).item() == pytest.approx(0.0, abs=1e-5)
+    assert loss([look(10, 9)], **given).item() == pytest.approx(-math.log(1e-6) / 2, rel=1e-4)
+
+
+def test_a_point_that_no_camera_sees_is_left_out() -> None:
+    loss = AttentionGuidance(RANGE, reach=0.6)
+    alone, both = inputs((0.3, 4.0, -0.3)), inputs((0.3, 4.0, -0.3), (4.0, 0.1, 0.0))
+    even = torch.full((1, 2, 1, 32), 1 / 32)
+    assert loss([even], **alone).item() == pytest.approx(math.log(32), rel=1e-5)
+    assert loss([even.expand(-1, -1, 2, -1)], **both).item() == pytest.approx(math.log(32), rel=1e-5)
+    assert loss([even], **inputs((4.0, 0.1, 0.0))).item() == 0.0
+
+
+def test_layers_are_averaged_and_maps_get_the_gradient() -> None:
+    loss, given = AttentionGuidance(RANGE, reach=0.6), inputs((0.3, 4.0, -0.3))
+    scores = torch.zeros(2, 1, 2, 1, 32, requires_grad=True)
+    value = loss(list(scores.softmax(-1)), **given)
+    value.backward()
+    assert value.item() == pytest.approx(math.log(32), rel=1e-5)
+    assert scores.grad is not None and (scores.grad[..., 10] < 0).all() and (scores.grad[..., 11] > 0).all()
