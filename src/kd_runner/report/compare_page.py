@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from kd_runner.files import write_text
+from kd_runner.pruning.report import table
 from kd_runner.report.statistics import estimate, gain, gap_closed, verdict
 from kd_runner.report.tables import comma_separated, markdown
 
@@ -39,6 +40,7 @@ def write(cfg: DictConfig, summary: dict[str, Any], folder: Path) -> None:
         "## Cost",
         markdown(_costs(summary["costs"])),
         *_int8(summary["costs"], cfg.monitor),
+        *_pruning(summary.get("pruning")),
         "## Per class",
         markdown(_classes(summary)),
         "Settings: `config.yaml`. Each arm and seed has its own folder here, with checkpoints, curves and pictures.",
@@ -48,18 +50,20 @@ def write(cfg: DictConfig, summary: dict[str, Any], folder: Path) -> None:
 
 def _results(summary: dict[str, Any], scores: dict[str, list[float]], teacher: float, monitor: str) -> list[list[Any]]:
     rows: list[list[Any]] = [
-        ["arm", monitor, "±", *(f"seed {s}" for s in summary["seeds"]), "gain", "± gain", "gap closed, %", "verdict",
-         "steps", "seconds"]
+        ["arm", monitor, "±", *(f"seed {s}" for s in summary["seeds"]), "of teacher, %", "gain", "± gain",
+         "gap closed, %", "verdict", "steps", "seconds"]
     ]  # fmt: skip
     blank = [None] * len(summary["seeds"])
-    rows.append(["teacher", teacher, None, *blank, None, None, None, None, None, None])
+    rows.append(["teacher", teacher, None, *blank, 100.0, None, None, None, None, None, None])
     for name, values in scores.items():
         mean, found = estimate(values), summary["gains"].get(name)
         half = None if math.isnan(mean.half_width) else mean.half_width
         tail = (
             [found["mean"], found["half_width"], found["gap_closed_percent"], found["verdict"]] if found else [None] * 4
         )
-        rows.append([name, mean.mean, half, *values, *tail, summary["steps"][name], round(summary["seconds"][name])])
+        share = 100 * mean.mean / teacher if teacher > 0 else None
+        tail += [summary["steps"][name], round(summary["seconds"][name])]
+        rows.append([name, mean.mean, half, *values, share, *tail])
     return rows
 
 
@@ -100,6 +104,10 @@ def _int8(costs: dict[str, Any], monitor: str) -> list[str]:
     rows.append(["fp32 ONNX", found["metrics"]["fp32"][monitor], costs["student"]["onnx"]["bytes"] / 1e6])
     rows.append(["int8 ONNX", found["metrics"]["int8"][monitor], found["bytes"] / 1e6])
     return ["## INT8", markdown(rows)]
+
+
+def _pruning(found: dict[str, Any] | None) -> list[str]:
+    return [f"## Pruning of {found['module'] or 'the net'}", table(found["before"], found["after"])] if found else []
 
 
 def _classes(summary: dict[str, Any]) -> list[list[Any]]:

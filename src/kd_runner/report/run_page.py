@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from kd_runner.pruning.report import table
 from kd_runner.report.tables import markdown
 
 
@@ -34,8 +35,10 @@ def run_page(cfg: DictConfig, result: dict[str, Any], folder: Path) -> str:
     sections = [f"# {folder.name}", markdown(facts)]
     if len(parts) > 1:
         sections += ["## Per class", markdown(parts)]
+    if result.get("pruning"):
+        sections += ["## Pruning", table(result["pruning"]["before"], result["pruning"]["after"])]
     if (folder / "pictures.png").exists():
-        sections += ["![image, truth, teacher, student](pictures.png)"]
+        sections += ["![truth, teacher and student](pictures.png)"]
     sections += ["The settings are in `config.yaml`; curves: `tensorboard --logdir` this folder."]
     return "\n\n".join(sections) + "\n"
 

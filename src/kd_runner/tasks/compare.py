@@ -53,6 +53,7 @@ def _compare(cfg: DictConfig, folder: Path) -> float | None:
         "steps": {name: of_arm[0]["steps"] for name, of_arm in runs.items()},
         "seconds": {name: sum(run["seconds"] for run in of_arm) / len(of_arm) for name, of_arm in runs.items()},
         "costs": _costs(cfg, folder, nets, data),
+        "pruning": runs[distilled(cfg)][0].get("pruning"),
     }
     summary["score"] = sum(m[cfg.monitor] for m in summary["arms"][distilled(cfg)]) / len(cfg.seeds)
     compare_page.write(cfg, summary, folder)

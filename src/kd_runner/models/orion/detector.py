@@ -121,7 +121,7 @@ class Orion(nn.Module):
         token_positions = self._token_positions(lidar2img, (rows, columns))
         copies = self._copies(gt_boxes, gt_labels, gt_mask)
         detect, draw = self.pts_bbox_head, self.map_head
-        memories = detect.first_frame(batch), draw.first_frame(batch)
+        memories: tuple[Memory, ...] = detect.first_frame(batch), draw.first_frame(batch)
         now = self._moment(ego_pose, timestamp, scene)
         if now is not None:
             memories = self._stream.recall(now, self.training, memories)
@@ -157,12 +157,13 @@ class Orion(nn.Module):
 
     @torch.no_grad()
     def _remember(
-        self, now: Moment, memories: tuple[Memory, Memory], found: dict[str, Tensor], queries: tuple[Tensor, Tensor]
+        self, now: Moment, memories: tuple[Memory, ...], found: dict[str, Tensor], queries: tuple[Tensor, Tensor]
     ) -> None:
         places = found["codes"][-1, :, :, None, :3], found["lines"][-1]
         scores = found["logits"][-1].amax(-1), found["line_logits"][-1].amax(-1)
-        after = map(lambda *one: remember(*one, number=self.num_remembered), memories, queries, places, scores)
-        self._stream.keep(now, self.training, tuple(after))
+        heads = zip(memories, queries, places, scores)
+        after = tuple(remember(*head, self.num_remembered) for head in heads)
+        self._stream.keep(now, self.training, after)
 
     def _token_positions(self, lidar2img: Tensor, grid: tuple[int, int]) -> Tensor:
         with torch.autocast(lidar2img.device.type, enabled=False):  # half precision would move points by metres
