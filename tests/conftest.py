@@ -75,16 +75,25 @@ def cli(tmp_path: Path, tiny: list[str]) -> Cli:
 
 
 @pytest.fixture
-def here(tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """The same inside this process: no import time. Raises SystemExit where the command would fail."""
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """`python -m kd_runner` inside this process: no import time. Gives the newest run folder; raises SystemExit where
+    the command would fail.
+    """
     from kd_runner import run
 
-    def call(*words: str) -> None:
+    def call(*words: str) -> Path:
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["kd_runner", *tiny, *words])
+        monkeypatch.setattr(sys, "argv", ["kd_runner", *words])
         try:
             run.main()
         finally:
             logging.getLogger().handlers.clear()  # Hydra's own, on the streams of this test
+        return max(tmp_path.glob("outputs/*/*"), key=lambda p: p.stat().st_mtime, default=tmp_path)
 
     return call
+
+
+@pytest.fixture
+def here(started: Callable[..., Path], tiny: list[str]) -> Callable[..., Path]:
+    """The same on the tiny task."""
+    return lambda *words: started(*tiny, *words)

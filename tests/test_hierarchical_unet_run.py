@@ -1,8 +1,7 @@
 """`experiment=hierarchical_unet_kd` from teacher to ONNX, on a few scenes."""
 
 import json
-import logging
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kd_runner import build, run
+from kd_runner import build
 from kd_runner.data import mini_coco
 
 TINY = [
@@ -33,17 +32,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def unet(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def call(*words: str) -> Path:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["kd_runner", *TINY, f"data.root={scenes}", *words])
-        try:
-            run.main()
-        finally:
-            logging.getLogger().handlers.clear()  # Hydra's own, on the streams of this test
-        return max(tmp_path.glob("outputs/hierarchical_unet_kd/*"), key=lambda p: p.stat().st_mtime)
-
-    return call
+def unet(started: Callable[..., Path], scenes: Path) -> Callable[..., Path]:
+    return lambda *words: started(*TINY, f"data.root={scenes}", *words)
 
 
 @pytest.fixture

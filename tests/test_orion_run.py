@@ -1,13 +1,13 @@
 """`experiment=orion_kd` from teacher to ONNX, on a world of a few frames."""
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from kd_runner import checkpoints, run
+from kd_runner import checkpoints
 from kd_runner.data.driving import bench2drive_writer
 
 TINY = [
@@ -26,14 +26,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def orion(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def call(*words: str) -> Path:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["kd_runner", *TINY, f"data.root={world}", *words])
-        run.main()
-        return max(tmp_path.glob("outputs/orion_kd/*"), key=lambda p: p.stat().st_mtime)
-
-    return call
+def orion(started: Callable[..., Path], world: Path) -> Callable[..., Path]:
+    return lambda *words: started(*TINY, f"data.root={world}", *words)
 
 
 def test_from_teacher_to_onnx(orion) -> None:

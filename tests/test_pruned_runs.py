@@ -1,14 +1,14 @@
 """A ViT of timm is pruned and distilled from configuration alone: the student is the cut teacher."""
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from kd_runner import checkpoints, run
+from kd_runner import checkpoints
 from kd_runner.pruning.pruned import rebuild
 
 TOY = """
@@ -87,7 +87,7 @@ num_batches: 2
 
 
 @pytest.fixture
-def vit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def vit(tmp_path: Path, started: Callable[..., Path]) -> Callable[..., Path]:
     """`kd_runner` with that configuration, in this process; gives the folder of the run."""
     files = {"model/vit": MODEL, "experiment/vit_kd": EXPERIMENT, "data/colours": DATA, "metric/accuracy": METRIC}
     for name, text in {**files, "pruning/vit_half": PRUNING}.items():
@@ -95,15 +95,8 @@ def vit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     (tmp_path / "mine" / "toy.py").write_text(TOY)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str) -> Path:
-        shared = ["--config-dir=mine", "experiment=vit_kd", "trainer.max_epochs=2"]
-        monkeypatch.setattr(sys, "argv", ["kd_runner", *shared, *words])
-        run.main()
-        return max(tmp_path.glob("outputs/vit_kd/*"), key=lambda p: p.stat().st_mtime)
-
-    return call
+    shared = ["--config-dir=mine", "experiment=vit_kd", "trainer.max_epochs=2"]
+    return lambda *words: started(*shared, *words)
 
 
 def test_pruned_and_distilled(vit) -> None:
