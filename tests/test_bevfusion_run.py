@@ -47,6 +47,11 @@ def test_from_teacher_to_onnx(bevfusion) -> None:
     assert torch.equal(begun[name], theirs[name][: len(begun[name]), : begun[name].shape[1]])
     assert not torch.equal(ended[name], begun[name])
 
+    submitted = bevfusion("run=submit", f"student.checkpoint={folder / 'student.safetensors'}")
+    content = json.loads((submitted / "results_nusc.json").read_text())
+    assert len(content["results"]) == 2 and content["meta"]["use_lidar"]
+    assert all(row["sample_token"] == token for token, rows in content["results"].items() for row in rows)
+
 
 def test_every_term_counts(bevfusion, capfd: pytest.CaptureFixture[str]) -> None:
     """Each one has a value and a gradient at the student, with frames without labels in the batch."""
