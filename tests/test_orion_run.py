@@ -11,11 +11,18 @@ from kd_runner import checkpoints
 from kd_runner.data.driving import bench2drive_writer
 
 TINY = [
-    "experiment=orion_kd", "data.prepare=null", "data.batch_size=2", "data.val_batch_size=2", "data.steps_per_epoch=2",
-    "data.crop=[32,64]", "data.final=[64,64]", "trainer.max_epochs=1", "teacher.net.backbone.embed_dim=32",
+    "experiment=orion_kd", "data.prepare=null", "data.batch_size=2", "data.train.last=2", "data.unlabeled.first=2",
+    "data.unlabeled_batch_size=1", "data.val_batch_size=2", "data.steps_per_epoch=2", "data.crop=[32,64]",
+    "data.final=[64,64]", "trainer.max_epochs=1", "teacher.net.backbone.embed_dim=32",
     "teacher.net.backbone.head_dim=4", "teacher.net.backbone.num_heads=8", "teacher.net.in_channels=32",
     "teacher.net.embed_dim=16", "teacher.net.hidden=16", "teacher.net.num_query=8", "teacher.net.num_lane=6",
-    "teacher.net.num_depths=4", "teacher.net.max_boxes=10", "teacher.net.depth=1", "pruning.num_batches=2"
+    "teacher.net.num_depths=4", "teacher.net.max_boxes=10", "pruning.num_batches=2", "teacher.net.backbone.depth=2",
+    "teacher.net.backbone.window_block_indexes=[0]", "teacher.taps.block_low=img_backbone.blocks.0",
+    "teacher.taps.block_mid=img_backbone.blocks.0", "teacher.taps.block_high=img_backbone.blocks.1",
+    "teacher.taps.attention_mid=img_backbone.blocks.0.attn.map",
+    "teacher.taps.attention_high=img_backbone.blocks.1.attn.map",
+    "teacher.taps.kept_mid=img_backbone.blocks.0.attn.head_index",
+    "teacher.taps.kept_high=img_backbone.blocks.1.attn.head_index",
 ]  # fmt: skip
 
 
@@ -34,7 +41,7 @@ def test_from_teacher_to_onnx(orion) -> None:
     teacher = orion("run=teacher", "export=none", "callbacks=[checkpoints]") / "teacher.safetensors"
     folder = orion(f"teacher.checkpoint={teacher}", "export.samples=2")
     found = json.loads((folder / "metrics.json").read_text())
-    assert found["pruning"]["kept"]["heads"] == [4] * 6
+    assert found["pruning"]["kept"]["heads"] == [4] * 2
     assert found["onnx"]["agreement"] > 0.99 and found["onnx"]["relative_error"] < 1e-3
     assert (folder / "pictures.png").stat().st_size > 1000
 

@@ -159,7 +159,9 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
             known = [p.stem.removeprefix("b2d_infos_") for p in infos.glob("b2d_infos_*.pkl")]
             raise ConfigError(f"data: there is no {path}.{nearest(split, known)}")
         self.infos: list[dict[str, Any]] = restricted_pickle.load(path)
-        self.infos = self.infos[first:last]
+        count, self.infos = len(self.infos), self.infos[first:last]
+        if not self.infos:
+            raise ConfigError(f"data: none of the {count} frames of {path} is from first={first} to last={last}")
         towns = {info["town_name"] for info in self.infos}
         content = restricted_pickle.load(infos / "b2d_map_infos.pkl")
         if missing := sorted(towns - set(content)):

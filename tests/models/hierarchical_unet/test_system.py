@@ -48,7 +48,8 @@ def test_classes_are_composed_from_the_branches(net: HierarchicalUNet) -> None:
     p = a[:, 1].exp() / a.exp().sum(1)
     expected = torch.stack([a[:, 0], a[:, 1] + p * b[:, 0], a[:, 1] + p * b[:, 1]], 1)
     torch.testing.assert_close(out["logits"], expected)
-    shapes = {name: tuple(value.shape[:2]) for name, value in out.items() if name != "image_logits"}
+    assert torch.equal(out["masks"], expected.argmax(1) == 1)
+    shapes = {name: tuple(value.shape[:2]) for name, value in out.items() if name not in ("image_logits", "masks")}
     channels = {"logits": 3, "bg_fg": 2, "target_nontarget": 2, "contour": 1, "distance": 1, "distance_mask": 1}
     assert shapes == {name: (4, number) for name, number in channels.items()}
 
