@@ -123,6 +123,13 @@ def student(cfg: DictConfig, teacher: TappedNet | None = None, data: DataModule 
     return made
 
 
+def trained(cfg: DictConfig, place: Path) -> TappedNet:
+    """The student that an ended run left in `place`."""
+    own = cfg.copy()
+    own.student.checkpoint, own.student.checkpoint_keys = str(place / "student.safetensors"), {}
+    return student(own)
+
+
 def tapped(cfg: DictConfig, role: str, module: nn.Module) -> TappedNet:
     node = cfg[role]
     return TappedNet(module, inputs=node.inputs, taps=node.taps, key=role, train_inputs=node.train_inputs)

@@ -74,7 +74,7 @@ def test_validation_shares_no_digit_with_training() -> None:
     train, val = mini_voc._Sources(held_out=False), mini_voc._Sources(held_out=True)
     assert len(train.digits) + len(val.digits) == 1797
     assert set(train.labels) == set(val.labels) == set(range(10))
-    assert train.photographs[0].width + val.photographs[0].width == 640
+    assert train.photographs.parts[0].width + val.photographs.parts[0].width == 640
     # 1,797 digits are all different pictures, so equal bytes would be the same digit.
     assert not {d.tobytes() for d in train.digits} & {d.tobytes() for d in val.digits}
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -73,17 +72,12 @@ class DrivingPictures(ScheduledPictures):
         self.keys = _named("keys", known | (_POINT_KEYS if points else {}), keys)
         self.figure = DrivingFigure(class_names, line_names, **(figure or {}))
 
-    @torch.no_grad()
     def draw(self, module: Distiller, data: Any) -> np.ndarray:
         """(rows, columns, 3) uint8."""
         chosen = range(len(data.val))[:: max(1, len(data.val) // self.num_samples)][: self.num_samples]
         batch = module.transfer_batch_to_device(default_collate([data.val[at] for at in chosen]), module.device, 0)
         truth = {role: self._of_batch(batch, key) for role, key in self.keys.items()}
-        training = module.training
-        module.eval()
-        nets = {"teacher": module.teacher, module.role: module.tapped_student}
-        found = {name: net(batch, self.taps.values()) for name, net in nets.items() if net is not None}
-        module.train(training)
+        found = self.found(module, batch, self.taps.values())
         return stack([self._figure(at, truth, found) for at in range(len(chosen))])
 
     def _figure(self, at: int, truth: Mapping[str, Tensor], found: Mapping[str, Mapping[str, Tensor]]) -> np.ndarray:

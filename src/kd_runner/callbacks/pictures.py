@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -29,18 +28,12 @@ class SegmentationPictures(ScheduledPictures):
         self.num_images = num_images
         self.image, self.target, self.logits = image, target, logits
 
-    @torch.no_grad()
     def draw(self, module: Distiller, data: Any) -> np.ndarray:
         """(rows, columns, 3) uint8."""
         samples = [data.val[index] for index in range(min(self.num_images, len(data.val)))]
         batch = module.transfer_batch_to_device(default_collate(samples), module.device, 0)
-        nets = {} if module.teacher is None else {"teacher": module.teacher}
-        nets[module.role] = module.tapped_student
-        training = module.training
-        module.eval()
-        predicted = {name: net(batch, [self.logits])[self.logits].argmax(1) for name, net in nets.items()}
-        module.train(training)
-        return table(self.columns(batch, predicted))
+        found = self.found(module, batch, [self.logits])
+        return table(self.columns(batch, {name: taps[self.logits].argmax(1) for name, taps in found.items()}))
 
     def columns(self, batch: Mapping[str, Any], predicted: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Pictures (N, H, W, 3) by name; `predicted` are each net's labels."""

@@ -1,11 +1,14 @@
 """When pictures are drawn, and where they go."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback
 from PIL import Image
+from torch import Tensor
 
 from kd_runner.distiller import Distiller
 
@@ -23,6 +26,17 @@ class ScheduledPictures(Callback):
     def draw(self, module: Distiller, data: Any) -> np.ndarray:
         """(rows, columns, 3) uint8."""
         raise NotImplementedError
+
+    @staticmethod
+    @torch.no_grad()
+    def found(module: Distiller, batch: Mapping[str, Any], taps: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+        """These taps of the teacher, where there is one, and of the net that trains, by net; in eval mode."""
+        nets = {"teacher": module.teacher, module.role: module.tapped_student}
+        training, taps = module.training, list(taps)
+        module.eval()
+        features = {name: net(batch, taps) for name, net in nets.items() if net is not None}
+        module.train(training)
+        return features
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         epoch = trainer.current_epoch + 1

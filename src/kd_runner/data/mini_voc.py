@@ -7,9 +7,7 @@ label d + 1, label 0 is the background, 255 the one-pixel contour around each ob
 Sources, both shipped inside scikit-learn:
 * `load_digits`: 1,797 digits of 8 x 8 pixels (UCI "Optical Recognition of Handwritten Digits", E. Alpaydin
   and C. Kaynak, 1998, CC BY 4.0);
-* `load_sample_images`, both CC BY 2.0: "china.jpg" by danielbuechele
-  (flickr.com/photos/danielbuechele/6061409035) and "flower.jpg" by vultilion
-  (flickr.com/photos/vultilion/6056698931). The scenes are cropped, rescaled and recoloured from them.
+* two photographs (`photographs`).
 
 Validation scenes share no digit and no photograph pixel with any other split. The teacher's scenes come from
 the same digits and photograph halves as `train` and `unlabeled`, but no scene is in two lists.
@@ -20,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.datasets import load_digits, load_sample_images
+from sklearn.datasets import load_digits
 
+from kd_runner.data.photographs import Photographs
 from kd_runner.data.voc import VOID, voc_palette
 from kd_runner.data.write_once import write_once
 
@@ -34,7 +33,6 @@ FORMAT = 1
 
 _SPLITS = {"train": 0, "val": 1, "unlabeled": 2, "teacher": 3}
 _VAL_DIGITS = 540  # of 1,797
-_VAL_COLUMNS = 192  # of 640: the right part of both photographs
 
 
 def write(
@@ -104,23 +102,12 @@ class _Sources:
         chosen = order[:_VAL_DIGITS] if held_out else order[_VAL_DIGITS:]
         self.digits = (digits.images[chosen] * (255 / 16)).astype(np.uint8)
         self.labels = digits.target[chosen]
-        split = -_VAL_COLUMNS
-        photographs = load_sample_images().images
-        self.photographs = [Image.fromarray(p[:, split:] if held_out else p[:, :split]) for p in photographs]
-
-    def patch(self, size: int, random: np.random.Generator) -> Array:
-        """A random part of a photograph, size x size x 3."""
-        photograph = self.photographs[random.integers(len(self.photographs))]
-        side = int(random.integers(64, _VAL_COLUMNS + 1))
-        left = int(random.integers(photograph.width - side + 1))
-        top = int(random.integers(photograph.height - side + 1))
-        box = (left, top, left + side, top + side)
-        return np.asarray(photograph.resize((size, size), Image.Resampling.BILINEAR, box=box))
+        self.photographs = Photographs(held_out)
 
 
 def _scene(sources: _Sources, size: int, random: np.random.Generator) -> tuple[Array, Array, Array]:
     """(image H x W x 3, class labels H x W, instance numbers H x W), the last two with the void contour."""
-    image = _dim(sources.patch(size, random), random)
+    image = _dim(sources.photographs.patch(size, size, random), random)
     classes = np.zeros((size, size), np.uint8)
     instances = np.zeros((size, size), np.uint8)
     placed: list[tuple[int, int, int]] = []
@@ -136,7 +123,7 @@ def _scene(sources: _Sources, size: int, random: np.random.Generator) -> tuple[A
         canvas[top + 1 : top + 1 + side, left + 1 : left + 1 + side] = _silhouette(sources.digits[chosen], side, random)
         contour = _dilate(canvas)[1:-1, 1:-1]
         body = canvas[1:-1, 1:-1]
-        image[body] = _surface(sources.patch(size, random), random)[body]
+        image[body] = _surface(sources.photographs.patch(size, size, random), random)[body]
         for labels, value in ((classes, int(sources.labels[chosen]) + 1), (instances, instance)):
             labels[contour] = VOID
             labels[body] = value

@@ -46,7 +46,7 @@ def _chain(cfg: DictConfig, folder: Path) -> float | None:
     if not folders.is_first():
         return None
     found = {name: [read_json(place / "metrics.json") for _, place in calls] for name, calls in runs.items()}
-    nets = {"teacher": teacher, **{name: _trained(*calls[0]) for name, calls in runs.items()}}
+    nets = {"teacher": teacher, **{name: build.trained(*calls[0]) for name, calls in runs.items()}}
     last = list(stages(cfg))[-1]
     summary: dict[str, Any] = {
         "scale": cfg.scale,
@@ -108,12 +108,6 @@ def taught_by(student: DictConfig, weights: Path) -> DictConfig:
     kept = {key: student[key] for key in ("net", "inputs", "train_inputs", "taps")}
     keys = {"strip": "", "rename": {}, "drop": []}
     return OmegaConf.create({**kept, "checkpoint": str(weights), "checkpoint_keys": keys, "channels_last": False})
-
-
-def _trained(cfg: DictConfig, place: Path) -> TappedNet:
-    own = cfg.copy()
-    own.student.checkpoint, own.student.checkpoint_keys = str(place / "student.safetensors"), {}
-    return build.student(own)
 
 
 def _costs(nets: dict[str, TappedNet], batch: Any) -> dict[str, Any]:

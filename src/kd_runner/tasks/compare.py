@@ -40,10 +40,7 @@ def _compare(cfg: DictConfig, folder: Path) -> float | None:
     for seed in cfg.seeds:
         _same_start([places[seed, name] for name in arms(cfg)])
     runs = {name: [_result(places[seed, name]) for seed in cfg.seeds] for name in arms(cfg)}
-    trained = cfg.copy()
-    trained.student.checkpoint = str(places[cfg.seeds[0], distilled(cfg)] / "student.safetensors")
-    trained.student.checkpoint_keys = {}
-    nets = {"teacher": teacher, "student": build.student(trained)}
+    nets = {"teacher": teacher, "student": build.trained(cfg, places[cfg.seeds[0], distilled(cfg)])}
     summary = {
         "scale": cfg.scale,
         "monitor": cfg.monitor,
