@@ -27,7 +27,7 @@ def test_compare(here, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
 
 def test_a_comparison_that_was_stopped_does_only_what_is_missing(here, tmp_path: Path) -> None:
     words = ["run=compare", "seeds=[0]", "run.workers=1", "trainer.max_epochs=1"]
-    words += ["callbacks=[checkpoints]", "logger=none", "export=none"]
+    words += ["callbacks=[checkpoints]", "logger=none", "export=none", "run.arms.distilled_same_labels=null"]
     here(*words)
     (folder,) = (p.parent for p in (tmp_path / "outputs" / "voc_kd").glob("*/table.csv"))
     before = json.loads((folder / "metrics.json").read_text())
@@ -37,4 +37,5 @@ def test_a_comparison_that_was_stopped_does_only_what_is_missing(here, tmp_path:
         file.unlink()
     here(*words, f"resume={folder}")
     assert kept.stat().st_mtime_ns == written and redone.exists()
+    assert list(before["arms"]) == ["undistilled", "distilled"]
     assert json.loads((folder / "metrics.json").read_text())["arms"] == before["arms"]

@@ -51,3 +51,13 @@ def test_layers_are_averaged_and_maps_get_the_gradient() -> None:
     value.backward()
     assert value.item() == pytest.approx(math.log(32), rel=1e-5)
     assert scores.grad is not None and (scores.grad[..., 10] < 0).all() and (scores.grad[..., 11] > 0).all()
+
+
+def test_with_enough_on_the_point_the_rest_is_free() -> None:
+    given = inputs((0.3, 4.0, -0.3))
+    third = (look(10) + look(11) + look(12)) / 3
+    assert AttentionGuidance(RANGE, reach=0.6, enough=0.3)([third], **given).item() == 0.0
+    short = AttentionGuidance(RANGE, reach=0.6, enough=0.5)([third], **given).item()
+    assert short == pytest.approx(math.log(1.5), rel=1e-5)
+    with pytest.raises(ValueError, match="enough"):
+        AttentionGuidance(RANGE, enough=0.0)

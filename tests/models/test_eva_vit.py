@@ -7,7 +7,7 @@ import torch
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
-from kd_runner.models.eva_vit import EvaViT
+from kd_runner.models.eva_vit import EvaViT, place_waves
 
 SMALL = {
     "embed_dim": 32, "depth": 2, "num_heads": 2, "hidden": 24, "window_size": 3, "window_block_indexes": (0,),
@@ -223,3 +223,13 @@ def test_bad_arguments_are_named(changes, key):
 def test_image_smaller_than_a_patch_is_refused():
     with pytest.raises(ValueError, match=r"^image: \(3, 8\)"):
         small_net()(torch.zeros(1, 3, 3, 8, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dim", [64, 66])
+def test_places_begin_as_waves_that_tell_neighbours_more_alike_than_others(dim):
+    table = place_waves(6, dim).unflatten(0, (6, 6))
+    assert table.shape == (6, 6, dim) and not table[..., 64:].any()
+    row, column = table[2, :, :32], table[:, 2, :32]
+    assert len(row.unique(dim=0)) == 6 and torch.equal(column, column[:1].expand(6, -1))  # half tells the column alone
+    alike = torch.nn.functional.cosine_similarity(table.flatten(0, 1)[:, None], table.flatten(0, 1)[None], dim=-1)
+    assert alike[0, 1] > alike[0, 2] > alike[0, 3] and torch.allclose(alike[0, 1], alike[0, 6])

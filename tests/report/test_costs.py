@@ -17,6 +17,27 @@ def tapped(net: nn.Module, **inputs: str) -> TappedNet:
     return TappedNet(net, inputs=inputs or {"input": "image"}, taps={"out": ":"}, key="student")
 
 
+class Attention(nn.MultiheadAttention):
+    """2 heads of 3 channels over `(B, 5, 6)`."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x, x, x, need_weights=False)[0]
+
+
+class FusedAttention(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.scaled_dot_product_attention(x, x, x)
+
+
+@pytest.mark.parametrize(("net", "projections"), [(Attention(), 4 * 5 * 6 * 6), (FusedAttention(), 0)])
+def test_the_products_inside_attention_count(net: nn.Module, projections: int) -> None:
+    batch = {"image": torch.zeros(4, 5, 6) if projections else torch.zeros(4, 2, 5, 3)}
+    assert costs.static(tapped(net, x="image"), batch)["macs"] == projections + 2 * 2 * 5 * 5 * 3
+
+
 @pytest.mark.parametrize(
     ("net", "macs", "parameters"),
     [

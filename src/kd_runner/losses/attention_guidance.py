@@ -13,16 +13,23 @@ _NEAR_M = 0.5
 
 
 class AttentionGuidance(nn.Module):
-    """- log of the attention, mean over heads, that falls on tokens near the reference point's image; mean over the
-    queries that some camera sees, and over layers.
+    """log `enough` - log of the attention, mean over heads, that falls on tokens near the reference point's image, while
+    that is less than `enough`; mean over the queries that some camera sees, and over layers.
 
     Args:
         pc_range: of reference points: x, y, z from and to in m.
         reach: distance in tokens, along rows and along columns, that counts as near.
+        enough: share in 0..1 of the attention; the rest is free, to follow an object that the reference point misses.
+
+    Raises:
+        ValueError: `enough` out of range.
     """
 
-    def __init__(self, pc_range: Sequence[float], reach: float = 2.0):
+    def __init__(self, pc_range: Sequence[float], reach: float = 2.0, enough: float = 1.0):
         super().__init__()
+        if not 0 < enough <= 1:
+            raise ValueError(f"enough: {enough} is no share in 0..1")
+        self.enough = enough
         self.register_buffer("pc_range", torch.tensor(list(pc_range)), persistent=False)
         self.pc_range: Tensor
         self.reach = reach
@@ -40,7 +47,8 @@ class AttentionGuidance(nn.Module):
         """
         near = self._near(references.detach().float(), lidar2img, images.shape[-2:], features.shape[-2:])
         seen = near.any(-1)
-        layers = [-((m.float().mean(1) * near).sum(-1).clamp(min=1e-6).log() * seen).sum() for m in maps]
+        shares = [(m.float().mean(1) * near).sum(-1).clamp(min=1e-6) for m in maps]
+        layers = [((self.enough / share).log().clamp(min=0) * seen).sum() for share in shares]
         return torch.stack(layers).mean() / seen.sum().clamp(min=1)
 
     def _near(self, references: Tensor, lidar2img: Tensor, size: torch.Size, grid: torch.Size) -> Tensor:

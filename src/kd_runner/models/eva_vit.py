@@ -99,6 +99,18 @@ class Attention(nn.Module):
         return self.proj(self.heads(out.transpose(1, 2).flatten(2)))
 
 
+def place_waves(side: int, dim: int) -> Tensor:
+    """`(side * side, dim)`: sines and cosines of column and row, of wavelengths from 4 tokens to 8 grids.
+
+    What the position table begins with, as in He et al. 2022 (MAE): from small noise a ViT takes hundreds of steps to
+    learn in which column a token is. Channels beyond a multiple of four are zero.
+    """
+    turns = torch.arange(side)[:, None] * torch.logspace(0, -1, dim // 4, 2 * side) * (torch.pi / 2)
+    waves = torch.cat((turns.sin(), turns.cos()), dim=-1)
+    places = torch.cat((waves.repeat(side, 1), waves.repeat_interleave(side, dim=0)), dim=-1)
+    return F.pad(places, (0, dim - places.shape[-1]))
+
+
 class SwiGlu(nn.Module):
     """`w3(LayerNorm(SiLU(w1 x) * w2 x))`: normed over the hidden units, so removing one moves the others."""
 
@@ -201,8 +213,9 @@ class EvaViT(nn.Module):
         self.pretrain_use_cls_token = pretrain_use_cls_token
         self.patch_embed = nn.Sequential()
         self.patch_embed.add_module("proj", nn.Conv2d(in_chans, embed_dim, patch_size, stride=patch_size))
-        slots = (pretrain_img_size // patch_size) ** 2 + int(pretrain_use_cls_token)
-        self.pos_embed = nn.Parameter(torch.empty(1, slots, embed_dim).normal_(std=0.02))
+        places = place_waves(pretrain_img_size // patch_size, embed_dim)
+        leading = torch.empty(int(pretrain_use_cls_token), embed_dim).normal_(std=0.02)
+        self.pos_embed = nn.Parameter(torch.cat((leading, places))[None])
         self.blocks = nn.ModuleList(
             Block(
                 embed_dim, heads[i], head_dim, hidden[i],

@@ -5,28 +5,27 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
+
+from kd_runner.multiply_adds import counter
 
 
 @torch.no_grad()
 def multiply_adds(net: nn.Module, *inputs: Tensor, **named: Tensor) -> int:
-    """Multiply-adds of one forward pass in eval mode: half the operations of torch's `FlopCounterMode`.
+    """Multiply-adds of one forward pass in eval mode, see `multiply_adds.counter`; pad tokens count.
 
-    Counted are matrix products, convolutions and both products of attention, pad tokens included; norms, activations
-    and position encodings are not. Runs on the meta device: nothing is computed and no memory is taken.
+    Runs on the meta device: nothing is computed and no memory is taken.
     """
     tensors = {name: t.to("meta") for name, t in (*net.named_parameters(), *net.named_buffers())}
-    counter = FlopCounterMode(display=False)
     modes = {module: module.training for module in net.modules()}
     net.eval()
     try:
-        with counter:
+        with counter() as counted:
             on_meta = {name: x.to("meta") for name, x in named.items()}
             functional_call(net, tensors, tuple(x.to("meta") for x in inputs), on_meta)
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return counter.get_total_flops() // 2
+    return counted.get_total_flops() // 2
 
 
 def cost(net: nn.Module, *inputs: Tensor, **named: Tensor) -> dict[str, int]:

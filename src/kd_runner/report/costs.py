@@ -9,8 +9,8 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from kd_runner.multiply_adds import counter
 from kd_runner.taps import TappedNet
 
 
@@ -21,16 +21,16 @@ def arguments(net: TappedNet, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def static(net: TappedNet, batch: Mapping[str, Tensor]) -> dict[str, Any]:
-    """`parameters`; `macs`, multiply-adds of one sample of the batch's size (half of torch's FLOP count: convolutions
-    and matrix products, no normalisation or activation); `weights_bytes` as a `.safetensors`.
+    """`parameters`; `macs`, multiply-adds of one sample of the batch's size, see `multiply_adds.counter`;
+    `weights_bytes` as a `.safetensors`.
     """
     module = copy.deepcopy(net.net).cpu().eval().requires_grad_(False)  # the counter hooks what could have a gradient
-    with FlopCounterMode(display=False) as counter:
+    with counter() as counted:
         module(**arguments(net, batch))
     inputs = {argument: list(value.shape) for argument, value in arguments(net, batch).items()}
     return {
         "parameters": sum(p.numel() for p in module.parameters()),
-        "macs": counter.get_total_flops() // 2,
+        "macs": counted.get_total_flops() // 2,
         "weights_bytes": len(
             safetensors.torch.save({k: v.contiguous().clone() for k, v in module.state_dict().items()})
         ),

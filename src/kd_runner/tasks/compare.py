@@ -60,9 +60,13 @@ def _compare(cfg: DictConfig, folder: Path) -> float | None:
 
 
 def arms(cfg: DictConfig) -> dict[str, dict[str, Any]]:
-    """Arms in order, the control first; one that equals another (nothing unlabelled to leave out) is left out."""
+    """Arms in order, the control first; without those that are null or equal another (nothing unlabelled to leave
+    out).
+    """
     found: dict[str, dict[str, Any]] = {}
     for name, settings in OmegaConf.to_container(cfg.run.arms).items():  # type: ignore[union-attr]
+        if settings is None:
+            continue
         changing = {key: value for key, value in settings.items() if OmegaConf.select(cfg, key) != value}
         if not settings or changing:
             found[str(name)] = changing
@@ -106,7 +110,7 @@ def _workers(cfg: DictConfig, runs: int) -> int:
     if cfg.run.workers is not None:
         return cfg.run.workers
     alone = cfg.trainer.accelerator == "cpu" and num_processes(cfg) == 1
-    return min(runs, os.cpu_count() or 1) if alone else 1
+    return min(runs, len(os.sched_getaffinity(0))) if alone else 1
 
 
 def _run(cfg: DictConfig, place: Path) -> None:
