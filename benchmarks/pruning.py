@@ -1,6 +1,6 @@
 """Which heads and hidden units to cut: scores, budgets and schedules on the mini ORION task, over three seeds.
 
-    .venv/bin/python benchmarks/pruning.py --epochs 3
+    .venv/bin/python benchmarks/pruning.py --epochs 3 --steps 25
 
 Every line of the table is `experiment=orion_kd pruning=half` with one thing changed, trained by distillation for the
 same number of steps; `cut` is the detection mAP right after the cut (of the progressive schedule: its first round),
@@ -44,7 +44,7 @@ def main() -> None:
     arguments = parser().parse_args()
     folder = Path(arguments.folder).resolve()
     calls = {
-        (name, seed): (settings(words, seed, arguments.epochs), place(folder, name, seed))
+        (name, seed): (settings(words, seed, arguments.epochs, arguments.steps), place(folder, name, seed))
         for name, words in VARIANTS.items()
         for seed in arguments.seeds
     }
@@ -64,18 +64,19 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--epochs", type=int, default=3, help="of data.steps_per_epoch steps; the schedule needs 3")
+    words.add_argument("--epochs", type=int, default=3, help="the schedule in rounds needs 3")
+    words.add_argument("--steps", type=int, default=50, help="of an epoch")
     words.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     words.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     words.add_argument("--folder", default="outputs/benchmark_pruning")
     return words
 
 
-def settings(words: list[str], seed: int, epochs: int) -> Any:
+def settings(words: list[str], seed: int, epochs: int, steps: int) -> Any:
     """Plain, so that it travels to another process."""
     folders.register_resolvers()
     shared = ["experiment=orion_kd", "pruning=half", f"seed={seed}", f"trainer.max_epochs={epochs}", "export=none",
-              "callbacks=[checkpoints,epoch_line]", "trainer.check_val_every_n_epoch=1"]  # fmt: skip
+              f"data.steps_per_epoch={steps}", "callbacks=[checkpoints,epoch_line]"]  # fmt: skip
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return OmegaConf.to_container(compose("config", overrides=[*shared, *words]), resolve=True)
 

@@ -147,7 +147,10 @@ def test_misspelt_key_in_an_experiment_file(
         ("kd.temprature=3", "kd.temprature: no such key. Did you mean 'kd.temperature'?"),
         ("experiment=voc_kdd", "experiment=voc_kdd: no such choice. Did you mean 'voc_kd'?"),
         ("loss=[task_ce,kl_logitz]", "loss=kl_logitz: no such choice. Did you mean 'kl_logits'?"),
+        ("export.samples=3 export=none", "export.samples: no such key."),
+        ("pruning.heads.ratoi=1 pruning=half", "pruning.heads.ratoi: no such key. Did you mean 'pruning.heads.ratio'?"),
     ],
 )
 def test_misspelt_word_on_the_command_line(word: str, expected: str, here, capfd: pytest.CaptureFixture[str]) -> None:
-    assert expected in message(here, capfd, word)
+    told = message(here, capfd, *word.split())
+    assert expected in told and told.count("no such") == 1

@@ -10,28 +10,35 @@ def suggestions(words: list[str], conf: str) -> Iterator[str]:
     """A line for every word whose key, group or choice the configuration does not know."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
     from kd_runner.checks import paths
 
     GlobalHydra.instance().clear()
     with initialize_config_dir(conf, version_base="1.3"):
-        keys = paths(OmegaConf.to_container(compose("config")))
         loader = GlobalHydra.instance().config_loader()
         groups = set(loader.list_groups(""))
+        chosen = []
         for word in words:
-            key, equals, value = word.partition("=")
-            if word.startswith("-") or not equals:
+            group, _, value = word.partition("=")
+            if (group := group.lstrip("+~")) not in groups:
                 continue
-            group = key.lstrip("+~")
-            if group in groups:
-                options = loader.get_group_options(group)
-                for choice in value.strip("[]").split(","):
-                    if choice not in options:
-                        yield f"{group}={choice}: no such choice.{nearest(choice, options)}"
-            elif key[0] not in "+~" and key not in keys and not key.startswith("hydra"):
-                siblings = {other for other in keys | groups if other.count(".") == key.count(".")}
-                yield f"{key}: no such key.{nearest(key, siblings)} To add a key of your own write +{word}"
+            options = loader.get_group_options(group)
+            wrong = [choice for choice in value.strip("[]").split(",") if choice not in options]
+            chosen += [] if wrong else [word]
+            for choice in wrong:
+                yield f"{group}={choice}: no such choice.{nearest(choice, options)}"
+        try:
+            keys = paths(OmegaConf.to_container(compose("config", overrides=chosen)))
+        except HydraException:  # a sweep over choices
+            keys = paths(OmegaConf.to_container(compose("config")))
+        for word in words:
+            key, equals, _ = word.partition("=")
+            if not equals or key[0] in "-+~" or key in groups | keys or key.startswith("hydra"):
+                continue
+            siblings = {other for other in keys | groups if other.count(".") == key.count(".")}
+            yield f"{key}: no such key.{nearest(key, siblings)} To add a key of your own write +{word}"
 
 
 def print_suggestions(words: list[str], conf: str) -> None:
