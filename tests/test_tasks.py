@@ -48,3 +48,9 @@ def test_without_a_teacher_term_no_teacher_is_made(here, tmp_path: Path) -> None
     here("kd.enabled=false", "teacher.checkpoint=nowhere.pth", "export=none", "trainer.max_epochs=1")
     last = torch.load(folder(tmp_path) / "checkpoints" / "last.ckpt", weights_only=False)
     assert not any(key.startswith("losses.cosine") for key in last["state_dict"])
+
+
+def test_a_run_flushes_numbers_that_slow_a_cpu_down(here) -> None:
+    torch.set_flush_denormal(False)
+    here("trainer.max_epochs=1", "callbacks=[checkpoints]", "logger=none", "export=none")
+    assert (torch.tensor([1e-30]) * torch.tensor([1e-10])).item() == 0.0

@@ -45,4 +45,5 @@ def in_parallel(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], 
 def _begin(threads: int) -> None:
     exit_with_parent()
     torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # as in run.perform
     logging.basicConfig(level=logging.INFO, format="%(message)s")
