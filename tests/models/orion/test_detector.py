@@ -78,6 +78,15 @@ def test_a_query_starts_at_its_reference_point(small: Build, frame: Frame) -> No
     torch.testing.assert_close(found["codes"][1, 0, :, :3], low + unit * (high - low), atol=1e-3, rtol=0)
 
 
+def test_placed_queries_alone_know_where_they_are(small: Build, frame: Frame) -> None:
+    """Where all tokens look alike, wherever a query looks it finds the same."""
+    blank = {**frame, "images": torch.zeros_like(frame["images"])}
+    for placed in (False, True):
+        net = small(placed_queries=placed, num_propagated=0, memory_length=0).eval()
+        spread = given(net, blank)["logits"][-1, 0].std(dim=0).max().item()
+        assert (spread > 1e-3) if placed else (spread < 1e-5)
+
+
 def test_every_camera_is_seen_with_its_own_matrix(small: Build, frame: Frame) -> None:
     net = small().eval()
     swapped = {name: frame[name].flip(1) for name in ("images", "lidar2img")}

@@ -25,17 +25,21 @@ class OrionHead(QueryHead):
         num_query, num_propagated: queries with learned and with remembered reference points; on the first frame of a
             scene the latter are `pseudo_reference_points`, which are not trained.
         memory_length: remembered queries, the propagated ones among them.
+        placed_queries: queries begin with their positions instead of zeros, so that they know what their answers are
+            relative to. Not in the published model: there positions are in queries and keys of attention only, and a
+            decoder must learn from which direction an answer came by where its heads look.
         layers, in_channels, size, bounds, num_points: see `QueryHead`.
     """
 
     def __init__(
         self, layers: dict[str, nn.Module], in_channels: int, size: DecoderSize, bounds: Tensor, *,
         num_points: int, num_classes: int, num_query: int, num_propagated: int, memory_length: int,
+        placed_queries: bool = False,
     ):  # fmt: skip
         super().__init__(layers, in_channels, size, bounds, num_points)
         if not 0 <= num_propagated <= memory_length:
             raise ValueError(f"num_propagated: {num_propagated} must lie within 0..memory_length={memory_length}")
-        self.num_propagated, self.memory_length = num_propagated, memory_length
+        self.num_propagated, self.memory_length, self.placed_queries = num_propagated, memory_length, placed_queries
         self.places = nn.Identity()  # to be hooked: reference points (B, Q, 3) of all queries, in 0..1
         self.reference_points = nn.Embedding(num_query, 3)
         nn.init.uniform_(self.reference_points.weight)
@@ -72,7 +76,8 @@ class OrionHead(QueryHead):
         positions, memory_positions = self.positions(references[..., None, :]), self.memory_positions(memory)
         recalled = to_unit(memory.references[:, :kept, 0], self.bounds)
         references = self.places(torch.cat((references, recalled), dim=1))
-        queries = torch.cat((torch.zeros_like(positions), memory.embedding[:, :kept]), dim=1)
+        begun = positions if self.placed_queries else torch.zeros_like(positions)
+        queries = torch.cat((begun, memory.embedding[:, :kept]), dim=1)
         positions = torch.cat((positions, memory_positions[:, :kept]), dim=1)
         allowed = None
         if copies is not None:

@@ -30,7 +30,8 @@ class Orion(nn.Module):
         backbone: pictures `(B, 3, H, W)` to a map `(B, in_channels, rows, columns)` of square patches.
         in_channels, stride: channels of that map, side of a patch in pixels.
         embed_dim, num_heads, hidden, depth, dropout: of both decoders.
-        num_query, num_propagated, memory_length: see `OrionHead`; the map head has the same `memory_length`.
+        num_query, num_propagated, memory_length, placed_queries: see `OrionHead`; the map head has the same
+            `memory_length`.
         temporal, num_remembered: whether there is a memory; queries of a frame that either head adds to its own.
         num_lane, one_to_many, num_points: see `OrionHeadM`.
         num_classes, num_line_classes: of boxes and of lines.
@@ -46,6 +47,7 @@ class Orion(nn.Module):
         self, backbone: nn.Module, *, in_channels: int = 1024, stride: int = 16,
         embed_dim: int = 256, num_heads: int = 8, hidden: int = 2048, depth: int = 6, dropout: float = 0.1,
         num_query: int = 600, num_propagated: int = 300, memory_length: int = 600,
+        placed_queries: bool = False,
         temporal: bool = False, num_remembered: int = 300,
         num_lane: int = 300, one_to_many: int = 5, num_points: int = 11,
         num_classes: int = 9, num_line_classes: int = 6, num_depths: int = 64, depth_start: float = 1.0,
@@ -74,6 +76,7 @@ class Orion(nn.Module):
         self.pts_bbox_head = OrionHead(
             layers, in_channels, size, bounds, num_points=num_points, num_classes=num_classes,
             num_query=num_query, num_propagated=num_propagated, memory_length=memory_length,
+            placed_queries=placed_queries,
         )  # fmt: skip
         self.map_head = OrionHeadM(
             layers, in_channels, size, bounds, num_points=num_points, num_classes=num_line_classes,
