@@ -193,6 +193,18 @@ def test_checkpointing_changes_no_gradient_and_hooks_a_block_once():
     torch.testing.assert_close(grads[0], grads[1])
 
 
+def test_a_tapped_map_survives_checkpointing_though_the_tap_is_gone_by_then():
+    image, grads = torch.randn(1, 3, 20, 20, dtype=torch.float64), []
+    for checkpointing in (False, True):
+        net, maps = small_net(checkpointing=checkpointing).train(), []
+        hook = net.blocks[0].attn.map.register_forward_hook(lambda module, given, out: maps.append(out))
+        out = net(image)
+        hook.remove()
+        (out.square().sum() + maps[0].square().sum()).backward()
+        grads.append([p.grad for p in net.parameters()])
+    torch.testing.assert_close(grads[0], grads[1])
+
+
 def test_drop_path_drops_whole_images_and_rises_over_depth():
     net = small_net(depth=3, drop_path_rate=1.0, window_block_indexes=())
     assert [block.drop_path.p for block in net.blocks] == [0.0, 0.5, 1.0]

@@ -84,14 +84,20 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, dim)
         self.register_buffer("head_index", torch.arange(num_heads), persistent=False)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """`x (rows, tokens, dim)` to the same shape; `rope` are two tables `(tokens, head_dim)`."""
+    def hooked(self) -> bool:
+        """Whether somebody wants the attention maps."""
+        return bool(self.map._forward_hooks or self.map._forward_pre_hooks)
+
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], maps: bool | None = None) -> Tensor:
+        """`x (rows, tokens, dim)` to the same shape; `rope` are two tables `(tokens, head_dim)`; `maps`: compute the
+        maps, None for `hooked()`.
+        """
         q = F.linear(x, self.q_proj.weight, self.q_bias)
         k = F.linear(x, self.k_proj.weight)
         v = F.linear(x, self.v_proj.weight, self.v_bias)
         q, k, v = (t.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for t in (q, k, v))
         q, k = rotate(q, rope), rotate(k, rope)
-        if self.map._forward_hooks or self.map._forward_pre_hooks:
+        if self.hooked() if maps is None else maps:
             weights = (q * self.head_dim**-0.5 @ k.transpose(-2, -1)).softmax(dim=-1).to(v.dtype)
             out = self.map(weights) @ v
         else:
@@ -143,17 +149,18 @@ class Block(nn.Module):
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         # Inside the block, so that a hook on the block is called once and not again by the recomputation.
         if self.checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(self._forward, x, rope, use_reentrant=False)
+            # Taps are gone by then, and the recomputation must go the same way.
+            return checkpoint(self._forward, x, rope, self.attn.hooked(), use_reentrant=False)
         return self._forward(x, rope)
 
-    def _forward(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    def _forward(self, x: Tensor, rope: tuple[Tensor, Tensor], maps: bool | None = None) -> Tensor:
         height, width = x.shape[1:3]
         grid = self.norm1(x)
         if self.window_size:
             # After the norm: a pad token is zero here, so k = 0 and v = v_bias, and it draws attention
             # unmasked.
             grid = split_windows(grid, self.window_size)
-        grid = self.attn(grid.flatten(1, 2), rope).unflatten(1, grid.shape[1:3])
+        grid = self.attn(grid.flatten(1, 2), rope, maps).unflatten(1, grid.shape[1:3])
         if self.window_size:
             grid = join_windows(grid, height, width)
         x = x + self.drop_path(grid)
