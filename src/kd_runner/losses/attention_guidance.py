@@ -13,8 +13,8 @@ _NEAR_M = 0.5
 
 
 class AttentionGuidance(nn.Module):
-    """log `enough` - log of the attention, mean over heads, that falls on tokens near the reference point's image, while
-    that is less than `enough`; mean over the queries that some camera sees, and over layers.
+    """log(enough / share), while above 0, of the share of a query's attention, mean over heads, that falls on tokens
+    near its reference point's image; mean over the queries that some camera sees, and over layers.
 
     Args:
         pc_range: of reference points: x, y, z from and to in m.
