@@ -35,7 +35,7 @@ def suggestions(words: list[str], conf: str) -> Iterator[str]:
             keys = paths(OmegaConf.to_container(compose("config")))
         for word in words:
             key, equals, _ = word.partition("=")
-            if not equals or key[0] in "-+~" or key in groups | keys or key.startswith("hydra"):
+            if not equals or key[:1] in "-+~" or key in groups | keys or key.startswith("hydra"):
                 continue
             siblings = {other for other in keys | groups if other.count(".") == key.count(".")}
             yield f"{key}: no such key.{nearest(key, siblings)} To add a key of your own write +{word}"

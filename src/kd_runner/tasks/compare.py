@@ -110,7 +110,8 @@ def _workers(cfg: DictConfig, runs: int) -> int:
     if cfg.run.workers is not None:
         return cfg.run.workers
     alone = cfg.trainer.accelerator == "cpu" and num_processes(cfg) == 1
-    return min(runs, len(os.sched_getaffinity(0))) if alone else 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(runs, cores) if alone else 1
 
 
 def _run(cfg: DictConfig, place: Path) -> None:
