@@ -23,7 +23,10 @@ def config(seed: int, **changes: Any) -> dict[str, Any]:
             "teacher": {"net": {"width": 20}},
             "student": {"net": {"width_mult": 0.5}},
             "data": {"train": {"crop": 96}, "val": {"size": 96}, "unlabeled": None},
-            "loss": {"ce": {"inputs": {"logits": "student.logits"}}, "kl": {"inputs": {"teacher": "teacher.logits"}}},
+            "loss": {
+                "ce": {"inputs": {"logits": "student.logits"}},
+                "kl": {"inputs": {"teacher": "teacher.logits"}, "fn": {"seed": seed}},
+            },  # follows the run's
             "seed": seed,
             "monitor": "miou",
         }
