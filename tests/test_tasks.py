@@ -54,3 +54,9 @@ def test_a_run_flushes_numbers_that_slow_a_cpu_down(here) -> None:
     torch.set_flush_denormal(False)
     here("trainer.max_epochs=1", "callbacks=[checkpoints]", "logger=none", "export=none")
     assert (torch.tensor([1e-30]) * torch.tensor([1e-10])).item() == 0.0
+
+
+def test_a_run_shorter_than_the_interval_of_validation_is_measured_at_its_end(here, tmp_path: Path) -> None:
+    here("trainer.max_epochs=1", "trainer.check_val_every_n_epoch=3", "callbacks=[checkpoints]", "logger=none",
+         "export=none")  # fmt: skip
+    assert (folder(tmp_path) / "checkpoints" / "best.ckpt").exists()

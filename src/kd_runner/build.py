@@ -223,6 +223,9 @@ def trainer(cfg: DictConfig, folder: Path) -> Any:
         settings["precision"] = "bf16-mixed" if cuda else "32-true"
     if cfg.trainer.accelerator == "gpu" and not cuda:
         raise ConfigError("trainer: no GPU is visible to torch; use trainer=cpu")
+    every, last = cfg.trainer.get("check_val_every_n_epoch"), cfg.trainer.get("max_epochs")
+    if every and last and 0 < last < every:  # a short run is measured at its end
+        settings["check_val_every_n_epoch"] = last
     callbacks = [make(node, f"callbacks.{name}") for name, node in (cfg.get("callbacks") or {}).items()]
     if cfg.get("pruning"):
         callbacks.append(PruneInRounds(make(cfg.pruning, "pruning")))
