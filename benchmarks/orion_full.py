@@ -8,13 +8,9 @@ are chosen by magnitude: scores that need gradients pass the whole net a few tim
 """
 
 import argparse
-import os
-import resource
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+import one_step
 import torch
 
 from kd_runner.data.bench2drive import CAMERAS
@@ -34,13 +30,10 @@ def main() -> None:
     words = [
         "experiment=orion_kd", "scale=full", f"data.root={folder / 'data'}", f"teacher.checkpoint={weights}",
         f"data.cameras=[{','.join(CAMERAS[: arguments.cameras])}]", "data.batch_size=1", "data.val_batch_size=1",
-        "data.num_workers=0", f"pruning={arguments.pruning}", "pruning/score=magnitude", "+trainer.max_steps=1",
-        "+trainer.limit_val_batches=1", "callbacks=[epoch_line]", "export=none", "logger=none", *arguments.words,
+        f"pruning={arguments.pruning}", "pruning/score=magnitude", "+trainer.max_steps=1",
+        "+trainer.limit_val_batches=1", *arguments.words,
     ]  # fmt: skip
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "kd_runner", *words], check=True, cwd=folder, env={**os.environ})
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print(f"{arguments.cameras} cameras: {time.perf_counter() - started:.0f} s in all, peak {peak:.1f} GiB")
+    print(f"{arguments.cameras} cameras: {one_step.run(folder, words)}")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -76,7 +76,8 @@ def settings(words: list[str], seed: int, epochs: int, steps: int) -> Any:
     """Plain, so that it travels to another process."""
     folders.register_resolvers()
     shared = ["experiment=orion_kd", "pruning=half", f"seed={seed}", f"trainer.max_epochs={epochs}", "export=none",
-              f"data.steps_per_epoch={steps}", "callbacks=[checkpoints,epoch_line]"]  # fmt: skip
+              f"data.steps_per_epoch={steps}", "callbacks=[checkpoints,epoch_line]",
+              "trainer.check_val_every_n_epoch=1"]  # fmt: skip
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return OmegaConf.to_container(compose("config", overrides=[*shared, *words]), resolve=True)
 

@@ -7,13 +7,9 @@ for one step as a process of its own, and prints its time and its peak of reside
 """
 
 import argparse
-import os
-import resource
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+import one_step
 import torch
 from safetensors.torch import save_file
 
@@ -31,16 +27,11 @@ def main() -> None:
         save_file(HierarchicalUNet("timm-efficientnet-b3", mask_size=(160, 120)).state_dict(), weights)
     words = [
         "experiment=hierarchical_unet_kd", "scale=full", f"data.root={data}", f"teacher.checkpoint={weights}",
-        "data.num_workers=0", "data.steps_per_epoch=1", "trainer.max_epochs=1", "callbacks=[epoch_line]",
-        "export=none", "logger=none",
+        "data.steps_per_epoch=1", "trainer.max_epochs=1",
     ]  # fmt: skip
     for split in ("train", "val"):
         words += [f"data.{split}.images={split}", f"data.{split}.annotations=annotations/instances_{split}.json"]
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "kd_runner", *words, *arguments.words], check=True, cwd=folder,
-                   env={**os.environ})  # fmt: skip
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print(f"{time.perf_counter() - started:.0f} s in all, peak {peak:.1f} GiB")
+    print(one_step.run(folder, [*words, *arguments.words]))
 
 
 def parser() -> argparse.ArgumentParser:

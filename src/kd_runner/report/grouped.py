@@ -110,9 +110,12 @@ def _key(run: Run) -> str:
 
 def _relevant(run: Run, distilling: bool = True) -> dict[str, Any]:
     """Settings that the run depends on; without those of distillation where it has none, or where told so."""
-    kept = {key: value for key, value in run.settings.items() if key.split(".")[0] not in _FREE}
-    # A part's own seed that follows the run's is no setting of its own.
-    kept = {key: value for key, value in kept.items() if not (key.endswith(".seed") and value == run.seed)}
+    kept = {
+        key: value
+        for key, value in run.settings.items()
+        if key.split(".")[0] not in _FREE
+        and not (key.endswith(".seed") and value == run.seed)  # a part's seed that follows the run's
+    }
     if distilling and (run.settings["kd.enabled"] or run.arm == "teacher"):
         return kept
     terms = {key.split(".")[1] for key, value in kept.items() if key.startswith("loss.") and "teacher." in str(value)}
