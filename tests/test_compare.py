@@ -25,7 +25,7 @@ def test_compare(here, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
     assert found["costs"]["student"]["parameters"] < found["costs"]["teacher"]["parameters"] * 100
 
 
-def test_a_comparison_that_was_stopped_does_only_what_is_missing(here, tmp_path: Path) -> None:
+def test_a_comparison_does_only_what_is_missing(here, tmp_path: Path) -> None:
     words = ["run=compare", "seeds=[0]", "run.workers=1", "trainer.max_epochs=1"]
     words += ["callbacks=[checkpoints]", "logger=none", "export=none", "run.arms.distilled_same_labels=null"]
     here(*words)
@@ -39,3 +39,11 @@ def test_a_comparison_that_was_stopped_does_only_what_is_missing(here, tmp_path:
     assert kept.stat().st_mtime_ns == written and redone.exists()
     assert list(before["arms"]) == ["undistilled", "distilled"]
     assert json.loads((folder / "metrics.json").read_text())["arms"] == before["arms"]
+    here(*words, f"resume={folder}", "seeds=[0,1]")
+    after = json.loads((folder / "metrics.json").read_text())
+    assert kept.stat().st_mtime_ns == written and [runs[0] for runs in after["arms"].values()] == [
+        runs[0] for runs in before["arms"].values()
+    ]
+    assert after["seeds"] == [0, 1] and len(after["arms"]["distilled"]) == 2
+    with pytest.raises(SystemExit):  # fewer seeds: another run
+        here(*words, f"resume={folder}")

@@ -119,8 +119,11 @@ def lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def begin(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
+def begin(folder: Path, cfg: DictConfig, growing: str | None = None) -> dict[str, Any] | None:
     """Claim a folder for a configuration. Returns the metrics where the same run ended here before.
+
+    Args:
+        growing: key of a list; where more stands in it than before, and all else is equal, the run goes on.
 
     Raises:
         ConfigError: the folder holds a run of other settings.
@@ -128,23 +131,31 @@ def begin(folder: Path, cfg: DictConfig) -> dict[str, Any] | None:
     saved = folder / "config.yaml"
     resolved = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     if saved.is_file():
-        differing = _differing(_flat(OmegaConf.load(saved)), _flat(resolved))
-        if differing:
+        old, new = _flat(OmegaConf.load(saved)), _flat(resolved)
+        more = growing is not None and set(old.get(growing) or ()) < set(new[growing])
+        differing = _differing(old, new)
+        if more and len(differing) == 1:
+            (folder / "metrics.json").unlink(missing_ok=True)
+        elif differing:
             shown = "; ".join(differing[:4])
             raise ConfigError(
                 f"{folder} holds a run of other settings ({shown}). Give the same ones to go on with it, or write "
                 "elsewhere (hydra.run.dir, in a sweep hydra.sweep.dir)."
             )
-        if (folder / "metrics.json").is_file():
+        elif (folder / "metrics.json").is_file():
             return read_json(folder / "metrics.json")
     (folder / "failed.json").unlink(missing_ok=True)
     write_text(saved, OmegaConf.to_yaml(resolved))
     return None
 
 
-def once(folder: Path, cfg: DictConfig, work: Callable[[], float | None]) -> float | None:
-    """Do the work of a run, or return the metric of the same run where it ended in this folder before."""
-    ended = begin(folder, cfg)
+def once(
+    folder: Path, cfg: DictConfig, work: Callable[[], float | None], growing: str | None = None
+) -> float | None:
+    """Do the work of a run, or return the metric of the same run where it ended in this folder before. `growing`: see
+    `begin`.
+    """
+    ended = begin(folder, cfg, growing)
     if ended is None:
         return work()
     log.info("%s has ended already: %s %.4f", folder, cfg.monitor, ended["score"])

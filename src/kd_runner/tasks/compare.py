@@ -24,9 +24,10 @@ log = logging.getLogger(__name__)
 
 def compare(cfg: DictConfig, folder: Path) -> float | None:
     """Run every arm of `run.arms` with every seed, each in a folder of its own, and report. A run that was stopped goes
-    on with what is missing. Returns the metric of the last measured arm, mean over the seeds.
+    on with what is missing, and one that ended takes more seeds. Returns the metric of the last measured arm, mean over
+    the seeds.
     """
-    return folders.once(folder, cfg, lambda: _compare(cfg, folder))
+    return folders.once(folder, cfg, lambda: _compare(cfg, folder), growing="seeds")
 
 
 def _compare(cfg: DictConfig, folder: Path) -> float | None:
@@ -83,7 +84,7 @@ def distilled(cfg: DictConfig) -> str:
 def arm(cfg: DictConfig, seed: int, named: str, settings: dict[str, Any]) -> DictConfig:
     """The configuration of one arm: no export of its own, a seed, and what differs (`named`: for messages)."""
     own = cfg.copy()
-    own.seed, own.export, own.resume = seed, None, None
+    own.seed, own.seeds, own.export, own.resume = seed, [seed], None, None
     own.run = OmegaConf.create({"_target_": "kd_runner.tasks.distill.distill"})
     for key, value in settings.items():
         try:
