@@ -134,11 +134,16 @@ def test_misspelt_key_in_an_experiment_file(
     line: str, expected: str, here, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Hydra merges it in silence; we do not."""
-    for group in ("experiment", "size"):
-        (tmp_path / "mine" / group).mkdir(parents=True)
-    (tmp_path / "mine/experiment/mine.yaml").write_text(f"# @package _global_\ndefaults: [voc_kd]\n{line}\n")
-    (tmp_path / "mine/size/mine_mini.yaml").write_text("# @package _global_\ndefaults: [voc_kd_mini]\n")
+    own_experiment(tmp_path, line)
     assert expected in message(here, capfd, "--config-dir=mine", "experiment=mine")
+
+
+def own_experiment(folder: Path, line: str) -> None:
+    """A user's own folder `mine` with an experiment `mine`."""
+    for group in ("experiment", "size"):
+        (folder / "mine" / group).mkdir(parents=True)
+    (folder / "mine/experiment/mine.yaml").write_text(f"# @package _global_\ndefaults: [voc_kd]\n{line}\n")
+    (folder / "mine/size/mine_mini.yaml").write_text("# @package _global_\ndefaults: [voc_kd_mini]\n")
 
 
 @pytest.mark.parametrize(
@@ -149,8 +154,14 @@ def test_misspelt_key_in_an_experiment_file(
         ("loss=[task_ce,kl_logitz]", "loss=kl_logitz: no such choice. Did you mean 'kl_logits'?"),
         ("export.samples=3 export=none", "export.samples: no such key."),
         ("pruning.heads.ratoi=1 pruning=half", "pruning.heads.ratoi: no such key. Did you mean 'pruning.heads.ratio'?"),
+        ("pruning=half pruning/score=taylr", "pruning/score=taylr: no such choice. Did you mean 'taylor'?"),
+        ("pruning=half pruning/scor=taylor", "pruning/scor: no such key. Did you mean 'pruning/score'?"),
+        ("--config-dir=mine experiment=mine kd.temprature=3", "kd.temprature: no such key."),
     ],
 )
-def test_misspelt_word_on_the_command_line(word: str, expected: str, here, capfd: pytest.CaptureFixture[str]) -> None:
+def test_misspelt_word_on_the_command_line(
+    word: str, expected: str, here, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    own_experiment(tmp_path, "kd: {temperature: 3.0}")
     told = message(here, capfd, *word.split())
     assert expected in told and told.count("no such") == 1

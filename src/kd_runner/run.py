@@ -40,7 +40,7 @@ def main() -> None:
         if end.code == 1 and not begun:  # Hydra refused a word, and has said which
             from kd_runner.suggest import print_suggestions
 
-            print_suggestions(sys.argv[1:], str(CONF))
+            print_suggestions(sys.argv[1:], str(CONF), _config_dirs(sys.argv[1:]))
         raise
 
 
