@@ -24,8 +24,8 @@ DIRECT = "direct"
 
 def chain(cfg: DictConfig, folder: Path) -> float | None:
     """Run every stage of `run.stages` with every seed, each in a folder of its own, and report. A chain that was
-    stopped goes on with what is missing, and one that ended takes more seeds. Returns the last stage's metric, mean over
-    the seeds.
+    stopped goes on with what is missing, and one that ended takes more seeds. Returns the last stage's metric, mean
+    over the seeds.
 
     Raises:
         ConfigError: a stage cannot work, found before the first one trains.
