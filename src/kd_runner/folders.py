@@ -149,9 +149,7 @@ def begin(folder: Path, cfg: DictConfig, growing: str | None = None) -> dict[str
     return None
 
 
-def once(
-    folder: Path, cfg: DictConfig, work: Callable[[], float | None], growing: str | None = None
-) -> float | None:
+def once(folder: Path, cfg: DictConfig, work: Callable[[], float | None], growing: str | None = None) -> float | None:
     """Do the work of a run, or return the metric of the same run where it ended in this folder before. `growing`: see
     `begin`.
     """

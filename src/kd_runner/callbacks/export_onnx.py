@@ -28,6 +28,8 @@ class ExportONNX(Callback):
         part: path of the one module that is exported, where the rest has no ONNX form; the file's metadata says so.
         dynamic: axes of the file's inputs that may change: the batch first, boxes of an image, height and width.
         leave_out: arguments of the net that the file does without, the net having defaults for them.
+        ranked: output that others are ranked by, best first, to those: rows with scores as close as the engines' own
+            differences may stand in either order.
         int8: quantise as well, and measure both files on the validation set.
         calibration_samples: training samples for the ranges of INT8 activations.
 
@@ -44,6 +46,7 @@ class ExportONNX(Callback):
         part: str | None = None,
         dynamic: Sequence[str] = ("batch", "height", "width"),
         leave_out: Sequence[str] = (),
+        ranked: Mapping[str, Sequence[str]] | None = None,
         int8: bool = False,
         calibration_samples: int = 64,
     ):
@@ -51,6 +54,7 @@ class ExportONNX(Callback):
             raise ValueError("INT8 is for whole nets: export.part must be null")
         self.tolerance, self.agreement, self.samples = tolerance, agreement, samples
         self.outputs, self.part, self.dynamic, self.leave_out = outputs, part, dynamic, leave_out
+        self.ranked = ranked or {}
         self.int8, self.calibration_samples = int8, calibration_samples
         self.result: dict[str, Any] = {}
         self.example: dict[str, Tensor] = {}  # what the file is called with for one sample
@@ -76,6 +80,9 @@ class ExportONNX(Callback):
             note = {"kd_runner.student": f"begins with the input of {self.part}; what is before it runs in torch"}
         if self.outputs is not None:
             tapped = onnx.only(tapped, self.outputs)
+        for name in (name for score, rows in self.ranked.items() for name in (score, *rows)):
+            if name not in tapped.taps:
+                raise ConfigError(f"export.ranked: the file gives no {name!r}.{nearest(name, tapped.taps)}")
         self.example = {argument: batches[0][name] for argument, name in tapped.inputs.items()}
         axes = onnx.export(tapped, batches[-1], file, note, self.dynamic)
         if "batch" not in axes:
@@ -85,7 +92,7 @@ class ExportONNX(Callback):
             batches.append(_fewer(batches[-1], tapped.inputs))
         if "height" in axes:
             batches.append(_larger(batches[-1], tapped.inputs))
-        found = onnx.compare(tapped, file, batches)
+        found = onnx.compare(tapped, file, batches, self.ranked)
         self.result = {"onnx": {"file": file.name, "bytes": file.stat().st_size, "dynamic": axes, **found}}
         log.info(
             "%s: %.1f MB, dynamic %s, max error %.1e (%.1e of the largest output), same class %.3f %%",

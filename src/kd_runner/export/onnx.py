@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_runner.errors import ConfigError, nearest
+from kd_runner.export.ranked import paired
 from kd_runner.taps import TappedNet
 
 log = logging.getLogger(__name__)
@@ -141,8 +142,13 @@ def _dynamic(tensor: Tensor, axes: Sequence[str]) -> dict[int, Any]:
 
 
 @torch.no_grad()
-def compare(tapped: TappedNet, path: Path, batches: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
-    """The file against torch, element by element.
+def compare(
+    tapped: TappedNet,
+    path: Path,
+    batches: Iterable[Mapping[str, Tensor]],
+    ranked: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, float]:
+    """The file against torch, element by element; rows that stand in the order of a score as `ranked.paired` says.
 
     Returns:
         `max_error`, the largest absolute difference; `relative_error`, of the output where it is worst, the largest
@@ -154,10 +160,11 @@ def compare(tapped: TappedNet, path: Path, batches: Iterable[Mapping[str, Tensor
     same, places = 0, 0
     for batch in batches:
         arguments = {argument: batch[name].cpu() for argument, name in tapped.inputs.items()}
-        expected = net(**arguments)
-        got = runner.run(net.names, {name: tensor.numpy() for name, tensor in arguments.items()})
-        for name, ours, theirs in zip(net.names, expected, got, strict=True):
-            reference = ours.numpy()
+        expected = dict(zip(net.names, (output.numpy() for output in net(**arguments)), strict=True))
+        values = runner.run(net.names, {name: tensor.numpy() for name, tensor in arguments.items()})
+        got = paired(expected, dict(zip(net.names, values, strict=True)), ranked or {})
+        for name, reference in expected.items():
+            theirs = got[name]
             if reference.dtype.kind == "f":
                 errors[name] = max(errors[name], float(np.abs(reference - theirs).max(initial=0)))
                 scales[name] = max(scales[name], float(np.abs(reference).max(initial=0)))

@@ -1,0 +1,48 @@
+"""Rows in the order of a score, as two engines that round differently rank them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+Array = NDArray[Any]
+
+
+def paired(
+    expected: Mapping[str, Array], got: Mapping[str, Array], ranked: Mapping[str, Sequence[str]]
+) -> dict[str, Array]:
+    """`got` with its rows in the order of `expected`, where the scores leave the order open.
+
+    Scores that differ by less than twice what the engines do (the largest difference between the two ranked lists) may
+    stand in either order. Such rows are matched by what they hold, so that a true difference stays one. Of rows as low
+    as the last, either may have been left out: what they hold is taken for equal, their scores are still compared.
+
+    Args:
+        expected, got: outputs `(B, N, ...)` by name.
+        ranked: score `(B, N)`, best first, to the outputs whose rows stand in its order.
+    """
+    found = dict(got)
+    for score, names in ranked.items():
+        for name in names:
+            found[name] = found[name].copy()
+        for sample, (ours, theirs) in enumerate(zip(expected[score], got[score], strict=True)):
+            slack = 2 * np.abs(ours - theirs).max(initial=0)
+            for rows in np.split(np.arange(len(ours)), np.flatnonzero(ours[:-1] - ours[1:] > slack) + 1):
+                last = len(ours) - 1 in rows
+                order = rows if last else rows[_order(expected, got, names, sample, rows)]
+                for name in names:
+                    found[name][sample, rows] = (expected if last else got)[name][sample, order]
+    return found
+
+
+def _order(
+    expected: Mapping[str, Array], got: Mapping[str, Array], names: Sequence[str], sample: int, rows: Array
+) -> Array:
+    """For each of `rows` of `expected`, which of those of `got` is the same."""
+    away = np.zeros((len(rows), len(rows)))
+    for name in names:
+        ours, theirs = (x[name][sample, rows].reshape(len(rows), -1).astype(float) for x in (expected, got))
+        away += np.abs(ours[:, None] - theirs[None]).sum(-1)
+    return linear_sum_assignment(away)[1]
