@@ -12,7 +12,7 @@ class DetectionResponse(nn.Module):
     needed: backbone distillation under frozen heads. Likewise for lines.
 
     Every class is a sigmoid of its own: T^2 * binary KL(teacher || student) at temperature T, summed over classes. To
-    that comes |student - teacher|, mean over the numbers of a code. Both are weighted means over layers, images and
+    that comes |student - teacher|, summed over the numbers of a code as task losses do. Both are weighted means over layers, images and
     queries. Hundreds of background queries score a few hundredths each and would outweigh a dozen objects, hence the
     weights:
 
@@ -65,7 +65,7 @@ class DetectionResponse(nn.Module):
         distance = (student_codes.float() - teacher_codes.detach().float()).abs().flatten(leading)
         if self.code_weights is not None:
             distance = distance * self.code_weights
-        return scores + self.codes_weight * _weighted_mean(distance.mean(-1), best**self.focus)
+        return scores + self.codes_weight * _weighted_mean(distance.sum(-1), best**self.focus)
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         """T^2 * binary KL, summed over the classes: (..., Q)."""
