@@ -12,9 +12,9 @@ class DetectionResponse(nn.Module):
     needed: backbone distillation under frozen heads. Likewise for lines.
 
     Every class is a sigmoid of its own: T^2 * binary KL(teacher || student) at temperature T, summed over classes. To
-    that comes |student - teacher|, summed over the numbers of a code as task losses do. Both are weighted means over layers, images and
-    queries. Hundreds of background queries score a few hundredths each and would outweigh a dozen objects, hence the
-    weights:
+    that comes |student - teacher|, summed over the numbers of a code as task losses do. Both are weighted means over
+    layers, images and queries. Hundreds of background queries score a few hundredths each and would outweigh a dozen
+    objects, hence the weights:
 
     - codes: p^focus, p the teacher's best score: what it boxes where it sees nothing is noise;
     - scores: p^focus, p the better of the teacher's and the student's best scores, so that what the student alone
