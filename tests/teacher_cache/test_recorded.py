@@ -12,7 +12,7 @@ from kd_runner.taps import TappedNet
 from kd_runner.teacher_cache import identity
 from kd_runner.teacher_cache.recorded import RecordedTeacher
 
-NAMES = ["logits", "map", "views", "best"]
+NAMES = ["across", "logits", "map", "views", "best"]
 
 
 class Net(nn.Module):
@@ -27,12 +27,12 @@ class Net(nn.Module):
         x = self.conv(image)
         logits = x.mean((2, 3))
         return {"logits": logits, "map": x, "views": x.repeat_interleave(3, 0), "best": logits.argmax(1),
-                "total": x.sum(), "across": logits.T, "huge": x * 1e6}  # fmt: skip
+                "total": x.sum(), "across": logits.T, "mixed": logits.T @ logits, "huge": x * 1e6}  # fmt: skip
 
 
 def teacher() -> TappedNet:
     torch.manual_seed(0)
-    return TappedNet(Net().eval(), {"image": "image"}, {n: f":{n}" for n in (*NAMES, "total", "across", "huge")}, "t")
+    return TappedNet(Net().eval(), {"image": "image"}, {n: f":{n}" for n in (*NAMES, "total", "mixed", "huge")}, "t")
 
 
 def batch(*index: int) -> dict[str, Tensor]:
@@ -62,7 +62,7 @@ def test_every_sample_is_asked_for_once_and_four_again(tmp_path: Path) -> None:
     for _ in range(3):
         for at in range(0, 10, 2):
             first(batch(at, at + 1), NAMES)
-    assert first.computed == 10 and first.teacher.net.asked == 1 + 10 + 4  # one for the shapes, four to compare
+    assert first.computed == 10 and first.teacher.net.asked == 1 + 2 + 10 + 4  # shapes of one and two; four to compare
     second = recorded(tmp_path)
     answers = second(batch(*range(10)), NAMES)
     assert second.folder == first.folder and second.computed == 0 and second.teacher.net.asked == 4
@@ -80,7 +80,7 @@ def test_float16_is_close_and_what_it_cannot_hold_an_error(tmp_path: Path) -> No
     assert recorded(tmp_path, ["huge"], map_dtype="float32")(batch(1, 2), ["huge"])["huge"].abs().max() > 65504
 
 
-@pytest.mark.parametrize(("name", "message"), [("total", "a scalar"), ("across", "samples as their first dimension")])
+@pytest.mark.parametrize(("name", "message"), [("total", "a scalar"), ("mixed", "a dimension of the samples")])
 def test_outputs_that_are_not_per_sample_are_refused(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message), torch.no_grad():
         recorded(tmp_path, [name])(batch(1, 2), [name])

@@ -71,7 +71,7 @@ class RecordedTeacher:
 
         Raises:
             ConfigError: the folder is stale, a stored sample is not what the teacher says now, fp16 is too narrow, the
-                disk too small, or an output has not the samples as its first dimension.
+                disk too small, or no dimension of an output is that of the samples.
         """
         rows = batch["index"].cpu().numpy()
         if self.views is not None:
@@ -113,7 +113,7 @@ class RecordedTeacher:
         if value.shape != (samples * shape[0], *shape[1:]):
             raise ConfigError(
                 f"kd.teacher_cache: teacher.{name} is {tuple(value.shape)} for {samples} samples, {shape} for one: "
-                "only outputs with the samples as their first dimension, of one size, can be kept"
+                "only outputs with a dimension of the samples, of one size each, can be kept"
             )
         largest = float(value.abs().amax()) if dtype == "float16" else 0.0
         if not largest <= float(np.finfo(np.float16).max):
@@ -161,13 +161,19 @@ class RecordedTeacher:
         self._rows = Rows(self.folder, self._layout)
         return self._rows
 
+    def _first(self, batch: Mapping[str, Any], number: int) -> dict[str, Tensor]:
+        """What the teacher says of the batch's first samples."""
+        part = {key: batch[key] for key in self.teacher.inputs.values()}
+        return self.teacher(
+            tree_map(lambda value: value[:number] if isinstance(value, Tensor) else value, part), self.names
+        )
+
     @property
     def _layout(self) -> Layout:
         return {name: (output["stored"], tuple(output["shape"])) for name, output in self._outputs.items()}
 
     def _create(self, batch: Mapping[str, Any], meta: Path) -> None:
-        part = {key: batch[key] for key in self.teacher.inputs.values()}
-        one = self.teacher(tree_map(lambda value: value[:1] if isinstance(value, Tensor) else value, part), self.names)
+        one, two = (self._first(batch, number) for number in (1, 2))
         self._outputs = {}
         for name, value in one.items():
             if value.ndim == 0:
@@ -175,7 +181,10 @@ class RecordedTeacher:
             plain = str(value.dtype).removeprefix("torch.")
             stored = plain if not value.is_floating_point() else self.map_dtype if value.ndim > 2 else "float32"
             # As it lies in memory (channels last, say): sums then add up in the same order, to the same bits.
-            order = [0, *sorted(range(1, value.ndim), key=[-stride for stride in value.stride()].__getitem__)]
+            # The samples come first: theirs is the dimension that grows with them (decoders put their layers before).
+            samples = next((at for at in range(value.ndim) if value.shape[at] != two[name].shape[at]), 0)
+            others = [at for at in range(value.ndim) if at != samples]
+            order = [samples, *sorted(others, key=[-stride for stride in value.stride()].__getitem__)]
             shape = [value.shape[at] for at in order]
             self._outputs[name] = {"shape": shape, "order": order, "stored": stored, "dtype": plain}
         row = sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in self._layout.values())
