@@ -20,6 +20,8 @@ from kd_runner.teacher_cache.rows import Layout, Rows, create
 
 # So far may a recomputed output be off, as a share of the sample's largest value: fp16, TF32, bf16, other batch sizes.
 _TOLERANCE = 1e-2
+# Raised whenever the same outputs would be stored in another way.
+_FORMAT = 2
 
 
 class RecordedTeacher:
@@ -54,7 +56,7 @@ class RecordedTeacher:
     ):
         self.teacher, self.names, self.map_dtype = teacher, sorted(names), map_dtype
         self.views, self.num_rows = views, num_samples * (views or 1)
-        told = {"names": self.names, "map_dtype": map_dtype, "rows": self.num_rows, **identity}
+        told = {"format": _FORMAT, "names": self.names, "map_dtype": map_dtype, "rows": self.num_rows, **identity}
         self.identity: dict[str, Any] = json.loads(json.dumps(told, default=str))
         self.state = dict(state)
         self.folder = place / digest(self.identity)
