@@ -50,6 +50,19 @@ def test_without_a_teacher_term_no_teacher_is_made(here, tmp_path: Path) -> None
     assert not any(key.startswith("losses.cosine") for key in last["state_dict"])
 
 
+def test_channels_last_is_a_matter_of_memory_alone(here, tmp_path: Path) -> None:
+    words = ["export=none", "trainer.max_epochs=1", "callbacks=[checkpoints]", "logger=none", "threads=1"]
+    students = []
+    for last in ("false", "true"):
+        run = here(*words, f"student.channels_last={last}", f"hydra.run.dir=outputs/voc_kd/{last}")
+        kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+        weight = kept["student.features.0.0.weight"]
+        assert weight.is_contiguous(memory_format=torch.channels_last) == (last == "true")
+        students.append(load_file(run / "student.safetensors"))
+    for name, value in students[0].items():
+        torch.testing.assert_close(students[1][name], value, atol=1e-3, rtol=1e-3, msg=name)
+
+
 def test_a_run_flushes_numbers_that_slow_a_cpu_down(here) -> None:
     torch.set_flush_denormal(False)
     here("trainer.max_epochs=1", "callbacks=[checkpoints]", "logger=none", "export=none")

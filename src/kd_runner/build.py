@@ -93,9 +93,7 @@ def teacher(cfg: DictConfig) -> TappedNet:
             "teacher.checkpoint is null, and teacher.net names no published weights: the teacher would be random. "
             "Give a file, or train one: run=teacher"
         )
-    if cfg.teacher.channels_last:
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return tapped(cfg, "teacher", module)
+    return tapped(cfg, "teacher", laid_out(cfg, "teacher", module))
 
 
 def student(cfg: DictConfig, teacher: TappedNet | None = None, data: DataModule | None = None) -> TappedNet:
@@ -120,6 +118,7 @@ def student(cfg: DictConfig, teacher: TappedNet | None = None, data: DataModule 
         students.share(made, cfg.student.trained, None if teacher is None else teacher.net)
     if cfg.get("pruning") and coverage is None:
         students.prune(made, make(cfg.pruning, "pruning"), [t for t in terms(cfg) if not t.distills], data)
+    laid_out(cfg, "student", module)
     return made
 
 
@@ -133,6 +132,12 @@ def trained(cfg: DictConfig, place: Path) -> TappedNet:
 def tapped(cfg: DictConfig, role: str, module: nn.Module) -> TappedNet:
     node = cfg[role]
     return TappedNet(module, inputs=node.inputs, taps=node.taps, key=role, train_inputs=node.train_inputs)
+
+
+def laid_out(cfg: DictConfig, role: str, module: nn.Module) -> nn.Module:
+    """The net itself, its weights in memory as `<role>.channels_last` says."""
+    last = cfg[role].get("channels_last")
+    return module.to(memory_format=torch.channels_last) if last else module  # type: ignore[call-overload]
 
 
 def needs_teacher(cfg: DictConfig) -> bool:
@@ -191,7 +196,7 @@ def teacher_recorder(cfg: DictConfig) -> Any:
 
     data: Any = OmegaConf.to_container(cfg.data, resolve=True)
     settings = {"data": {part: data[part] for part in ("train", "unlabeled")}, "scale": cfg.scale}
-    settings |= {"channels_last": cfg.teacher.channels_last, "precision": cfg.trainer.precision}
+    settings |= {"channels_last": bool(cfg.teacher.get("channels_last")), "precision": cfg.trainer.precision}
     place, cache = Path(cfg.cache).expanduser() / "teacher_outputs", cfg.kd.teacher_cache
     return RecordTeacher(place, settings, data["root"], cache.views, cache.map_dtype)
 

@@ -108,7 +108,8 @@ def taught_by(student: DictConfig, weights: Path) -> DictConfig:
     """The student of one stage as the `teacher` of the next."""
     kept = {key: student[key] for key in ("net", "inputs", "train_inputs", "taps")}
     keys = {"strip": "", "rename": {}, "drop": []}
-    return OmegaConf.create({**kept, "checkpoint": str(weights), "checkpoint_keys": keys, "channels_last": False})
+    last = bool(student.get("channels_last"))
+    return OmegaConf.create({**kept, "checkpoint": str(weights), "checkpoint_keys": keys, "channels_last": last})
 
 
 def _costs(nets: dict[str, TappedNet], batch: Any) -> dict[str, Any]:

@@ -102,12 +102,15 @@ class RecordedTeacher:
 
     def _ask(self, batch: Mapping[str, Any], which: np.ndarray) -> dict[str, np.ndarray]:
         """The teacher's outputs for some samples of a batch as they are to be stored, (samples, per sample, ...)."""
-        chosen = torch.from_numpy(which).to(batch["index"].device)
+        answers = self._teach(batch, torch.from_numpy(which).to(batch["index"].device))
+        return {name: self._to_store(name, value, len(which)) for name, value in answers.items()}
+
+    def _teach(self, batch: Mapping[str, Any], chosen: Tensor | slice) -> dict[str, Tensor]:
+        """The teacher's outputs, as they are, for some samples of a batch."""
         part = {key: batch[key] for key in self.teacher.inputs.values()}
-        answers = self.teacher(
+        return self.teacher(
             tree_map(lambda value: value[chosen] if isinstance(value, Tensor) else value, part), self.names
         )
-        return {name: self._to_store(name, value, len(which)) for name, value in answers.items()}
 
     def _to_store(self, name: str, value: Tensor, samples: int) -> np.ndarray:
         dtype, shape = self._layout[name]
@@ -163,19 +166,12 @@ class RecordedTeacher:
         self._rows = Rows(self.folder, self._layout)
         return self._rows
 
-    def _first(self, batch: Mapping[str, Any], number: int) -> dict[str, Tensor]:
-        """What the teacher says of the batch's first samples."""
-        part = {key: batch[key] for key in self.teacher.inputs.values()}
-        return self.teacher(
-            tree_map(lambda value: value[:number] if isinstance(value, Tensor) else value, part), self.names
-        )
-
     @property
     def _layout(self) -> Layout:
         return {name: (output["stored"], tuple(output["shape"])) for name, output in self._outputs.items()}
 
     def _create(self, batch: Mapping[str, Any], meta: Path) -> None:
-        one, two = (self._first(batch, number) for number in (1, 2))
+        one, two = (self._teach(batch, slice(number)) for number in (1, 2))
         self._outputs = {}
         for name, value in one.items():
             if value.ndim == 0:
