@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 WORDS = ["run=chain", "seeds=[0]", "run.workers=1", "trainer.max_epochs=1", "callbacks=[checkpoints]", "logger=none"]
 NARROW = "student.net.width_mult:0.25,student.net.aspp_channels:12,student.net.skip_channels:8"
-WORDS += ["hydra.run.dir=chain", f"run.stages.assistant={{{NARROW}}}"]
+WORDS += ["student.channels_last=true", "hydra.run.dir=chain", f"run.stages.assistant={{{NARROW}}}"]
 
 
 def test_a_chain_of_two_and_only_what_is_missing_the_second_time(here, tmp_path: Path) -> None:
@@ -22,6 +22,7 @@ def test_a_chain_of_two_and_only_what_is_missing_the_second_time(here, tmp_path:
     teacher = OmegaConf.load(folder / "seed0_student" / "config.yaml").teacher
     assistant = OmegaConf.load(folder / "seed0_assistant" / "config.yaml").student
     assert teacher.net == assistant.net and teacher.taps == assistant.taps and teacher.net.aspp_channels == 12
+    assert teacher.channels_last
     assert Path(teacher.checkpoint) == folder / "seed0_assistant" / "student.safetensors"
     sizes = {name: cost["parameters"] for name, cost in summary["costs"].items()}
     assert sizes["assistant"] > sizes["student"] == sizes["direct"]

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
+from kd_runner import build
 from kd_runner.models.fcn_resnet import fcn_resnet
 
 
@@ -51,16 +53,18 @@ def test_without_a_teacher_term_no_teacher_is_made(here, tmp_path: Path) -> None
 
 
 def test_channels_last_is_a_matter_of_memory_alone(here, tmp_path: Path) -> None:
-    words = ["export=none", "trainer.max_epochs=1", "callbacks=[checkpoints]", "logger=none", "threads=1"]
-    students = []
-    for last in ("false", "true"):
-        run = here(*words, f"student.channels_last={last}", f"hydra.run.dir=outputs/voc_kd/{last}")
-        kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
-        weight = kept["student.features.0.0.weight"]
-        assert weight.is_contiguous(memory_format=torch.channels_last) == (last == "true")
-        students.append(load_file(run / "student.safetensors"))
-    for name, value in students[0].items():
-        torch.testing.assert_close(students[1][name], value, atol=1e-3, rtol=1e-3, msg=name)
+    """A student trained so lies so in the checkpoint; its file is like any other, and its outputs are the same."""
+    here("student.channels_last=true", "trainer.max_epochs=1", "callbacks=[checkpoints]", "logger=none", "export=none")
+    kept = torch.load(folder(tmp_path) / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+    assert kept["student.features.0.0.weight"].is_contiguous(memory_format=torch.channels_last)
+    cfg = OmegaConf.load(folder(tmp_path) / "config.yaml")
+    image, logits = torch.randn(2, 3, 32, 32), {}
+    for last in (False, True):
+        cfg.student.channels_last = last
+        net = build.trained(cfg, folder(tmp_path)).net.eval()
+        assert net.features[0][0].weight.is_contiguous(memory_format=torch.channels_last) == last
+        logits[last] = net(image)
+    torch.testing.assert_close(logits[True], logits[False], atol=1e-5, rtol=1e-4)
 
 
 def test_a_run_flushes_numbers_that_slow_a_cpu_down(here) -> None:

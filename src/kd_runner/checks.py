@@ -1,7 +1,7 @@
 """The configuration against signatures and wiring: builds nothing, needs no data, takes a moment."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -18,6 +18,9 @@ _ADJUSTING = ("experiment", "size", "recipe")
 _OPEN = ("teacher.taps", "student.taps", "teacher.inputs", "student.inputs", "run.arms", "run.stages")
 # Groups of which several files are chosen, and what makes an entry of them whole.
 _LISTS = {"loss": "fn._target_", "metric": "fn._target_", "callbacks": "_target_"}
+# What the runner reads of a model.
+_MODEL = {"net", "inputs", "train_inputs", "taps", "checkpoint", "checkpoint_keys", "channels_last"}
+_MODELS = {"teacher": _MODEL, "student": _MODEL | {"init", "trained"}}
 _CALL_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 
@@ -29,6 +32,9 @@ def check(cfg: DictConfig) -> None:
             these arguments, a wire to a tap that is not defined.
     """
     _check_keys(cfg)
+    for role, known in _MODELS.items():
+        _check_known(role, cfg[role], known)
+        _check_known(f"{role}.checkpoint_keys", cfg[role].checkpoint_keys or (), {"strip", "rename", "drop", "convert"})
     _check_values(cfg)
     content = OmegaConf.to_container(cfg, resolve=True)
     locate(cfg.run._target_, "run")
@@ -103,6 +109,11 @@ def paths(node: Any, prefix: str = "") -> set[str]:
             path = f"{prefix}.{key}" if prefix else str(key)
             found |= {path} | paths(part, path)
     return found
+
+
+def _check_known(key: str, node: Iterable[Any], known: set[str]) -> None:
+    for name in sorted(set(node) - known):
+        raise ConfigError(f"{key}.{name}: no such key.{nearest(name, known)}")
 
 
 def _check_values(cfg: DictConfig) -> None:
@@ -194,10 +205,7 @@ def _check_terms(cfg: DictConfig) -> None:
     """Every wire of loss and metric leads to a tap."""
     for group in ("loss", "metric"):
         for name, node in cfg[group].items():
-            unknown = set(node) - {"weight", "inputs", "fn"}
-            if unknown:
-                key = min(unknown)
-                raise ConfigError(f"{group}.{name}.{key}: no such key.{nearest(key, ('weight', 'inputs', 'fn'))}")
+            _check_known(f"{group}.{name}", node, {"weight", "inputs", "fn"})
             wires: Any = OmegaConf.to_container(node.inputs)
             list(names(wires))
             for role in ("student", "teacher"):
