@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils.data import default_collate
 
 from kd_runner.distiller import Distiller
 from kd_runner.errors import ConfigError, nearest
+from kd_runner.taps import TappedNet
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,6 @@ class ExportONNX(Callback):
         self.ranked = ranked or {}
         self.int8, self.calibration_samples = int8, calibration_samples
         self.result: dict[str, Any] = {}
-        self.example: dict[str, Tensor] = {}  # what the file is called with for one sample
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.is_global_zero:
@@ -67,23 +67,14 @@ class ExportONNX(Callback):
         """Export the module's student into `folder`; return what was found."""
         from kd_runner.export import onnx  # onnxruntime is heavy, and a run without export does without it
 
-        tapped = copy.copy(module.tapped_student)
-        tapped.net = copy.deepcopy(tapped.net).cpu().eval()
-        self._check(tapped.inputs, onnx.AXES)
-        tapped.inputs = {argument: name for argument, name in tapped.inputs.items() if argument not in self.leave_out}
-        file = folder / "model.onnx"
-        batches = list(self._batches(data))
-        note = {"kd_runner.student": "all of it"}
-        if self.part is not None:
-            pieces = [onnx.part(tapped, self.part, batch) for batch in batches]
-            tapped, batches = pieces[0][0], [batch for _, batch in pieces]
-            note = {"kd_runner.student": f"begins with the input of {self.part}; what is before it runs in torch"}
-        if self.outputs is not None:
-            tapped = onnx.only(tapped, self.outputs)
+        tapped, batches = self._exported(module.tapped_student, self._batches(data))
         for name in (name for score, rows in self.ranked.items() for name in (score, *rows)):
             if name not in tapped.taps:
                 raise ConfigError(f"export.ranked: the file gives no {name!r}.{nearest(name, tapped.taps)}")
-        self.example = {argument: batches[0][name] for argument, name in tapped.inputs.items()}
+        file = folder / "model.onnx"
+        note = {"kd_runner.student": "all of it"}
+        if self.part is not None:
+            note = {"kd_runner.student": f"begins with the input of {self.part}; what is before it runs in torch"}
         axes = onnx.export(tapped, batches[-1], file, note, self.dynamic)
         if "batch" not in axes:
             first = next(iter(tapped.inputs.values()))
@@ -107,6 +98,28 @@ class ExportONNX(Callback):
         if self.int8:
             self._quantize(module, tapped, data, folder)
         return self.result
+
+    def arguments(self, net: TappedNet, data: Any) -> dict[str, Tensor]:
+        """What the net's file is called with for one sample."""
+        tapped, (batch,) = self._exported(net, [next(self._batches(data))])
+        return {argument: batch[name] for argument, name in tapped.inputs.items()}
+
+    def _exported(
+        self, net: TappedNet, batches: Iterable[dict[str, Tensor]]
+    ) -> tuple[TappedNet, list[dict[str, Tensor]]]:
+        """What of the net goes into the file, a copy on the CPU, and its inputs for each batch."""
+        from kd_runner.export import onnx
+
+        tapped, batches = copy.copy(net), list(batches)
+        tapped.net = copy.deepcopy(tapped.net).cpu().eval()
+        self._check(tapped.inputs, onnx.AXES)
+        tapped.inputs = {argument: name for argument, name in tapped.inputs.items() if argument not in self.leave_out}
+        if self.part is not None:
+            pieces = [onnx.part(tapped, self.part, batch) for batch in batches]
+            tapped, batches = pieces[0][0], [batch for _, batch in pieces]
+        if self.outputs is not None:
+            tapped = onnx.only(tapped, self.outputs)
+        return tapped, batches
 
     def _quantize(self, module: Distiller, tapped: Any, data: Any, folder: Path) -> None:
         from kd_runner.export import int8

@@ -1,8 +1,10 @@
 """run=compare: what did distillation gain? The same student trained with and without it, over several seeds."""
 
+import contextlib
 import hashlib
 import logging
 import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,8 @@ def compare(cfg: DictConfig, folder: Path) -> float | None:
 def _compare(cfg: DictConfig, folder: Path) -> float | None:
     data = build.data(cfg)
     places = {(seed, name): folder / f"seed{seed}_{name}" for seed in cfg.seeds for name in arms(cfg)}
-    run_all(cfg, [(arm(cfg, seed, f"run.arms.{at}", arms(cfg)[at]), place) for (seed, at), place in places.items()])
+    runs_of = [(arm(cfg, seed, f"run.arms.{at}", arms(cfg)[at]), place) for (seed, at), place in places.items()]
+    run_all(cfg, runs_of, [(_export_teacher, _resolved(cfg), folder / "teacher")] if cfg.get("export") else [])
     teacher = build.teacher(cfg)
     teacher_metrics = measure(cfg, folder, teacher, data)  # every process takes its share
     if not folders.is_first():
@@ -93,17 +96,31 @@ def arm(cfg: DictConfig, seed: int, named: str, settings: dict[str, Any]) -> Dic
             parent = OmegaConf.select(own, key.rpartition(".")[0] or "") or own
             hint = nearest(key.rpartition(".")[2], map(str, parent))
             raise ConfigError(f"{named}: no key {key!r} in the configuration.{hint}") from None
-    return OmegaConf.create(OmegaConf.to_container(own, resolve=True))  # type: ignore[return-value]
+    return _resolved(own)
 
 
-def run_all(cfg: DictConfig, calls: list[tuple[DictConfig, Path]]) -> None:
-    """Distil by every configuration in its folder, `run.workers` at a time."""
-    if (workers := _workers(cfg, len(calls))) > 1:
-        log.info("%d runs, %d at a time", len(calls), workers)
-        list(in_parallel(_run, calls, workers))
+def _resolved(cfg: DictConfig) -> DictConfig:
+    """Fit for another process, which need not know our resolvers."""
+    return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[return-value]
+
+
+def run_all(cfg: DictConfig, runs: list[tuple[DictConfig, Path]], then: Iterable[tuple[Any, ...]] = ()) -> None:
+    """Distil by every configuration in its folder, `run.workers` at a time.
+
+    Args:
+        then: function and arguments of what else is to be done, as soon as a process is free.
+    """
+    calls = [*((_run, *one) for one in runs), *then]
+    if (workers := _workers(cfg, len(runs))) > 1:
+        log.info("%d runs, %d at a time", len(runs), workers)
+        list(in_parallel(_call, calls, workers))
     else:
-        for own, place in calls:
-            _run(own, place)
+        for call in calls:
+            _call(*call)
+
+
+def _call(function: Callable[..., None], *arguments: Any) -> None:
+    function(*arguments)
 
 
 def _workers(cfg: DictConfig, runs: int) -> int:
@@ -116,7 +133,22 @@ def _workers(cfg: DictConfig, runs: int) -> int:
 
 
 def _run(cfg: DictConfig, place: Path) -> None:
-    """One arm and seed, its lines under its name, since several may run at once, and in a log of its own."""
+    """One arm and seed."""
+    with _named(place), folders.lock(place):
+        distill(cfg, place)
+
+
+def _export_teacher(cfg: DictConfig, place: Path) -> None:
+    """The teacher's ONNX file, and in `export.json` what was found of it."""
+    if folders.is_first():
+        with _named(place):
+            module = build.evaluator(cfg, build.teacher(cfg))
+            write_json(place / "export.json", build.make(cfg.export, "export").export(module, build.data(cfg), place))
+
+
+@contextlib.contextmanager
+def _named(place: Path) -> Iterator[None]:
+    """Lines of the log under the folder's name, since several may be at work, and in a log of its own."""
     place.mkdir(parents=True, exist_ok=True)
     root = logging.getLogger()
     shown = {handler: handler.formatter for handler in root.handlers}
@@ -126,8 +158,7 @@ def _run(cfg: DictConfig, place: Path) -> None:
         handler.setFormatter(logging.Formatter(f"{place.name}: %(message)s"))
     root.addHandler(own)
     try:
-        with folders.lock(place):
-            distill(cfg, place)
+        yield
     finally:
         root.removeHandler(own)
         own.close()
@@ -153,12 +184,11 @@ def _costs(cfg: DictConfig, folder: Path, nets: dict[str, TappedNet], data: Any)
     if cfg.get("export"):
         from kd_runner.export import onnx
 
-        for role, net in nets.items():
-            exporter = build.make(cfg.export, "export")
-            module = build.evaluator(cfg, net)
-            place = folder if role == "student" else folder / "teacher"
-            found[role] |= exporter.export(module, data, place)
-            calls[f"{role} onnxruntime"] = onnx.call(place / "model.onnx", exporter.example)
+        exporter = build.make(cfg.export, "export")
+        found["teacher"] |= read_json(folder / "teacher" / "export.json")
+        found["student"] |= exporter.export(build.evaluator(cfg, nets["student"]), data, folder)
+        for role, place in (("teacher", folder / "teacher"), ("student", folder)):
+            calls[f"{role} onnxruntime"] = onnx.call(place / "model.onnx", exporter.arguments(nets[role], data))
     for name, milliseconds in costs.latency(calls).items():
         role, engine = name.split(" ")
         found[role][f"{engine}_ms"] = milliseconds
