@@ -136,7 +136,7 @@ def tapped(cfg: DictConfig, role: str, module: nn.Module) -> TappedNet:
 
 def laid_out(cfg: DictConfig, role: str, module: nn.Module) -> nn.Module:
     """The net itself, its weights in memory as `<role>.channels_last` says."""
-    last = cfg[role].get("channels_last")
+    last = cfg[role].channels_last
     return module.to(memory_format=torch.channels_last) if last else module  # type: ignore[call-overload]
 
 
@@ -196,7 +196,7 @@ def teacher_recorder(cfg: DictConfig) -> Any:
 
     data: Any = OmegaConf.to_container(cfg.data, resolve=True)
     settings = {"data": {part: data[part] for part in ("train", "unlabeled")}, "scale": cfg.scale}
-    settings |= {"channels_last": bool(cfg.teacher.get("channels_last")), "precision": cfg.trainer.precision}
+    settings |= {"channels_last": cfg.teacher.channels_last, "precision": cfg.trainer.precision}
     place, cache = Path(cfg.cache).expanduser() / "teacher_outputs", cfg.kd.teacher_cache
     return RecordTeacher(place, settings, data["root"], cache.views, cache.map_dtype)
 

@@ -106,10 +106,9 @@ def plan(cfg: DictConfig, folder: Path, seed: int) -> dict[str, tuple[DictConfig
 
 def taught_by(student: DictConfig, weights: Path) -> DictConfig:
     """The student of one stage as the `teacher` of the next."""
-    kept = {key: student[key] for key in ("net", "inputs", "train_inputs", "taps")}
+    kept = {key: student[key] for key in ("net", "inputs", "train_inputs", "taps", "channels_last")}
     keys = {"strip": "", "rename": {}, "drop": []}
-    last = bool(student.get("channels_last"))
-    return OmegaConf.create({**kept, "checkpoint": str(weights), "checkpoint_keys": keys, "channels_last": last})
+    return OmegaConf.create({**kept, "checkpoint": str(weights), "checkpoint_keys": keys})
 
 
 def _costs(nets: dict[str, TappedNet], batch: Any) -> dict[str, Any]:
