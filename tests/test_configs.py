@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from kd_runner import checks
 from kd_runner.folders import register_resolvers
@@ -38,12 +38,17 @@ def test_experiment(experiment: str, scale: str) -> None:
     checks.check(composed(*words, *(["data.root=/data", "teacher.checkpoint=t.pth"] if scale == "full" else [])))
 
 
+def whole(file: Path) -> DictConfig:
+    """A file on top of those of its group that it builds on."""
+    content = OmegaConf.load(file)
+    parents = content.pop("defaults", []) if isinstance(content, DictConfig) else []
+    return OmegaConf.merge(*(whole(file.with_name(f"{parent}.yaml")) for parent in parents), content)
+
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_choice_of_a_group(group: str) -> None:
     for file in sorted((CONF / group).glob("*.yaml")):
-        content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-        if group == "model" and "defaults" in content:
-            continue  # the rest of it is in another file; test_experiment has both
+        content = OmegaConf.to_container(whole(file), resolve=False)
         for key, node in checks.targets(content, group):
             checks.check_call("trainer" if group == "trainer" else key, node)
 

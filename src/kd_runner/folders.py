@@ -119,6 +119,11 @@ def lock(folder: Path) -> Iterator[None]:
         yield
 
 
+def resolved(cfg: DictConfig) -> DictConfig:
+    """Plain values where interpolations were: fit for a file, or for a process that does not know our resolvers."""
+    return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[return-value]
+
+
 def begin(folder: Path, cfg: DictConfig, growing: str | None = None) -> dict[str, Any] | None:
     """Claim a folder for a configuration. Returns the metrics where the same run ended here before.
 
@@ -129,9 +134,9 @@ def begin(folder: Path, cfg: DictConfig, growing: str | None = None) -> dict[str
         ConfigError: the folder holds a run of other settings.
     """
     saved = folder / "config.yaml"
-    resolved = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    now = resolved(cfg)
     if saved.is_file():
-        old, new = _flat(OmegaConf.load(saved)), _flat(resolved)
+        old, new = _flat(OmegaConf.load(saved)), _flat(now)
         more = growing is not None and set(old.get(growing) or ()) < set(new[growing])
         differing = _differing(old, new)
         if more and len(differing) == 1:
@@ -145,7 +150,7 @@ def begin(folder: Path, cfg: DictConfig, growing: str | None = None) -> dict[str
         elif (folder / "metrics.json").is_file():
             return read_json(folder / "metrics.json")
     (folder / "failed.json").unlink(missing_ok=True)
-    write_text(saved, OmegaConf.to_yaml(resolved))
+    write_text(saved, OmegaConf.to_yaml(now))
     return None
 
 

@@ -36,7 +36,7 @@ def _compare(cfg: DictConfig, folder: Path) -> float | None:
     data = build.data(cfg)
     places = {(seed, name): folder / f"seed{seed}_{name}" for seed in cfg.seeds for name in arms(cfg)}
     runs_of = [(arm(cfg, seed, f"run.arms.{at}", arms(cfg)[at]), place) for (seed, at), place in places.items()]
-    run_all(cfg, runs_of, [(_export_teacher, _resolved(cfg), folder / "teacher")] if cfg.get("export") else [])
+    run_all(cfg, runs_of, [(_export_teacher, folders.resolved(cfg), folder / "teacher")] if cfg.get("export") else [])
     teacher = build.teacher(cfg)
     teacher_metrics = measure(cfg, folder, teacher, data)  # every process takes its share
     if not folders.is_first():
@@ -96,12 +96,7 @@ def arm(cfg: DictConfig, seed: int, named: str, settings: dict[str, Any]) -> Dic
             parent = OmegaConf.select(own, key.rpartition(".")[0] or "") or own
             hint = nearest(key.rpartition(".")[2], map(str, parent))
             raise ConfigError(f"{named}: no key {key!r} in the configuration.{hint}") from None
-    return _resolved(own)
-
-
-def _resolved(cfg: DictConfig) -> DictConfig:
-    """Fit for another process, which need not know our resolvers."""
-    return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[return-value]
+    return folders.resolved(own)
 
 
 def run_all(cfg: DictConfig, runs: list[tuple[DictConfig, Path]], then: Iterable[tuple[Any, ...]] = ()) -> None:
