@@ -9,7 +9,7 @@ from pathlib import Path
 
 def run(folder: Path, words: list[str]) -> str:
     """Time and peak of resident memory of `python -m kd_runner` with `words`, in `folder`."""
-    words = ["data.num_workers=0", "callbacks=[epoch_line]", "export=none", "logger=none", *words]
+    words = ["data.num_workers=0", "callbacks=[epoch_summary]", "export=none", "logger=none", *words]
     started = time.perf_counter()
     subprocess.run([sys.executable, "-m", "kd_runner", *words], check=True, cwd=folder)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20

@@ -13,10 +13,10 @@ from pathlib import Path
 import one_step
 import torch
 
-from kd_runner.data.bench2drive import CAMERAS
-from kd_runner.data.driving import bench2drive_writer
-from kd_runner.models.eva_vit import EvaViT
+from kd_runner.data.bench2drive.dataset import CAMERAS
 from kd_runner.models.orion.detector import Orion
+from kd_runner.models.orion.eva_vit import EvaViT
+from kd_runner.synthetic.driving import bench2drive_writer
 
 
 def main() -> None:

@@ -21,12 +21,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from kd_runner import folders
-from kd_runner.files import write_json, write_text
-from kd_runner.processes import in_parallel
+from kd_runner.cli.main import CONF
 from kd_runner.report.statistics import Estimate, estimate
 from kd_runner.report.tables import markdown
-from kd_runner.run import CONF
+from kd_runner.runtime import run_folder
+from kd_runner.runtime.files import write_json, write_text
+from kd_runner.runtime.processes import in_parallel
 
 GLOBAL = ["pruning.heads.scope=global", "pruning.heads.floor=0.25", "pruning.hidden.scope=global",
           "pruning.hidden.floor=0.25"]  # fmt: skip
@@ -74,9 +74,9 @@ def parser() -> argparse.ArgumentParser:
 
 def settings(words: list[str], seed: int, epochs: int, steps: int) -> Any:
     """Plain, so that it travels to another process."""
-    folders.register_resolvers()
+    run_folder.register_resolvers()
     shared = ["experiment=orion_kd", "pruning=half", f"seed={seed}", f"trainer.max_epochs={epochs}", "export=none",
-              f"data.steps_per_epoch={steps}", "callbacks=[checkpoints,epoch_line]",
+              f"data.steps_per_epoch={steps}", "callbacks=[checkpoints,epoch_summary]",
               "trainer.check_val_every_n_epoch=1"]  # fmt: skip
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return OmegaConf.to_container(compose("config", overrides=[*shared, *words]), resolve=True)
@@ -88,15 +88,14 @@ def place(folder: Path, name: str, seed: int) -> Path:
 
 def train(content: dict, folder: Path) -> None:
     """One run; does nothing where its result stands already."""
-    from kd_runner import build
-    from kd_runner.tasks.distill import distill
+    from kd_runner.config import build
     from kd_runner.tasks.evaluate import measure
 
     logging.getLogger("kd_runner").setLevel(logging.WARNING)
     cfg = OmegaConf.create(content)
     if (folder / "result.json").exists():
         return
-    distill(cfg, folder)
+    train(cfg, folder)
     cut = cfg.copy()
     cut.student.checkpoint = str(folder / "student_untrained.safetensors")
     before = measure(cut, folder, build.student(cut), build.data(cut))

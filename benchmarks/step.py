@@ -45,14 +45,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.models import resnet18, resnet34
 
-from kd_runner import build
-from kd_runner.distiller import Distiller
+from kd_runner.config import build
+from kd_runner.distillation.features import FeatureExtractor
+from kd_runner.distillation.loss_terms import LossTerm
+from kd_runner.distillation.module import Distiller
+from kd_runner.distillation.teacher_cache import identity
+from kd_runner.distillation.teacher_cache.recorded import RecordedTeacher
 from kd_runner.losses.kl_logits import KLLogits
 from kd_runner.losses.task_ce import CrossEntropy
-from kd_runner.losses.terms import Term
-from kd_runner.taps import TappedNet
-from kd_runner.teacher_cache import identity
-from kd_runner.teacher_cache.recorded import RecordedTeacher
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 TEMPERATURE, ALPHA = 4.0, 0.9
@@ -94,12 +94,12 @@ def floor(teacher: nn.Module, student: nn.Module, batches: DataLoader, clock: Cl
 def kd_runner(
     teacher: nn.Module, student: nn.Module, batches: DataLoader, clock: Clock, cache: Path | None = None
 ) -> None:
-    ours, theirs = (TappedNet(net, {"x": "image"}, {"logits": ":"}, "net") for net in (student, teacher))
+    ours, theirs = (FeatureExtractor(net, {"x": "image"}, {"logits": ":"}, "net") for net in (student, teacher))
     terms = [
-        Term("task_ce", CrossEntropy(), {"logits": "student.logits", "target": "batch.target"}),
-        Term("kl_logits", KLLogits(TEMPERATURE), {"student": "student.logits", "teacher": "teacher.logits"}),
+        LossTerm("task_ce", CrossEntropy(), {"logits": "student.logits", "target": "batch.target"}),
+        LossTerm("kl_logits", KLLogits(TEMPERATURE), {"student": "student.logits", "teacher": "teacher.logits"}),
     ]
-    files = {"trainer": "trainer/cpu", "logger": "logger/tensorboard", "callbacks": "callbacks/epoch_line"}
+    files = {"trainer": "trainer/cpu", "logger": "logger/tensorboard", "callbacks": "callbacks/epoch_summary"}
     settings = OmegaConf.create({key: OmegaConf.load(CONF / f"{file}.yaml") for key, file in files.items()})
     settings.trainer.update(max_epochs=1, enable_checkpointing=False)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # no terminal, no bar
@@ -116,7 +116,7 @@ def cached_logits(teacher: nn.Module, student: nn.Module, batches: DataLoader, c
 
 
 @torch.no_grad()
-def recorded(teacher: TappedNet, batches: DataLoader, folder: Path) -> RecordedTeacher:
+def recorded(teacher: FeatureExtractor, batches: DataLoader, folder: Path) -> RecordedTeacher:
     """A teacher that has seen every sample."""
     samples = sum(len(batch["index"]) for batch in batches)
     settings = {"weights": identity.weights(teacher.net)}

@@ -55,7 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         words = [f"cache={root}/cache", "experiment=voc_kd"]
         words += ["trainer.max_epochs=1", f"data.steps_per_epoch={args.steps}"] if args.steps else []
-        kd_runner(*words, "run=check")  # writes the data
+        kd_runner(*words, "task=check")  # writes the data
         cached = ["kd.teacher_cache.enabled=true", f"kd.teacher_cache.views={args.views}"]
         result = {
             "without": sweep(Path(root) / "without", [*words, *varied]),

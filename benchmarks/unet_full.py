@@ -13,8 +13,8 @@ import one_step
 import torch
 from safetensors.torch import save_file
 
-from kd_runner.data import mini_coco
 from kd_runner.models.hierarchical_unet.system import HierarchicalUNet
+from kd_runner.synthetic import mini_coco
 
 
 def main() -> None:

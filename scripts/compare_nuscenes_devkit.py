@@ -89,7 +89,7 @@ def reading(root: Path) -> float:
     """
     import numpy as np
 
-    from kd_runner.data.nuscenes.lidar import NuScenesLidar
+    from kd_runner.data.nuscenes.dataset import NuScenesLidar
 
     dataset, largest = NuScenesLidar(root, VERSION, SPLIT, num_sweeps=NUM_SWEEPS), 0.0
     with np.load(root / "points.npz") as official_points:
@@ -108,11 +108,11 @@ def measure(root: Path) -> dict[str, float]:
     import torch
     from torch.utils.data import DataLoader
 
-    from kd_runner.data.driving.nuscenes_writer import write
-    from kd_runner.data.nuscenes.lidar import NuScenesLidar
-    from kd_runner.data.order import Seeded
+    from kd_runner.data.nuscenes.dataset import NuScenesLidar
+    from kd_runner.data.order import SeededDataset
     from kd_runner.export.nuscenes_submission import NuScenesSubmission
     from kd_runner.metrics.nuscenes_benchmark import NuScenesBenchmark
+    from kd_runner.synthetic.driving.nuscenes_writer import write
 
     write(root, num_train_scenes=1, num_val_scenes=12, num_keyframes=4, sweeps_between=2)
     harden(root / VERSION)
@@ -120,7 +120,7 @@ def measure(root: Path) -> dict[str, float]:
     metric = NuScenesBenchmark()
     submission = NuScenesSubmission([dataset.token(i) for i in range(len(dataset))])
     generator = torch.Generator().manual_seed(0)
-    for batch in DataLoader(Seeded(dataset), batch_size=8):
+    for batch in DataLoader(SeededDataset(dataset), batch_size=8):
         found = detections(batch, generator)
         truth = {name: batch[name] for name in ("gt_boxes", "gt_labels", "gt_mask", "gt_velocity_mask")}
         truth |= {name: batch[name] for name in ("gt_attributes", "lidar2local", "racks", "index")}

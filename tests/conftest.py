@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def mini_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A very small VOC data set."""
-    from kd_runner.data import mini_voc
+    from kd_runner.synthetic import mini_voc
 
     root = tmp_path_factory.mktemp("mini") / "voc"
     mini_voc.write(root, num_train=12, num_val=7, num_unlabeled=10, size=32)
@@ -28,8 +28,8 @@ def mini_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a narrow teacher."""
-    from kd_runner.checkpoints import save_student
-    from kd_runner.models.fcn_resnet import fcn_resnet
+    from kd_runner.distillation.checkpoints import save_student
+    from kd_runner.models.segmentation.fcn_resnet import fcn_resnet
 
     path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
     torch.manual_seed(0)
@@ -79,13 +79,13 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
     """`python -m kd_runner` inside this process: no import time. Gives the newest run folder; raises SystemExit where
     the command would fail.
     """
-    from kd_runner import run
+    from kd_runner.cli import main
 
     def call(*words: str) -> Path:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["kd_runner", *words])
         try:
-            run.main()
+            main.main()
         finally:
             logging.getLogger().handlers.clear()  # Hydra's own, on the streams of this test
         return max(tmp_path.glob("outputs/*/*"), key=lambda p: p.stat().st_mtime, default=tmp_path)

@@ -17,7 +17,7 @@ def test_the_wheel_works_from_any_folder(tmp_path: Path) -> None:
     assert 0 < (target / "kd_runner" / "assets" / "voc_kd_mini_teacher.safetensors").stat().st_size < 5e6
     # The checkout is importable too (it is installed in edit mode): the copy must come first.
     environment = {**os.environ, "PYTHONPATH": str(target)}
-    code = "import kd_runner, sys; print(kd_runner.__file__); from kd_runner.run import main; main()"
+    code = "import kd_runner, sys; print(kd_runner.__file__); from kd_runner.cli.main import main; main()"
     words = ["--cfg", "job", "-p", "teacher", "--resolve"]
     done = subprocess.run(
         [sys.executable, "-c", code, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
@@ -29,7 +29,7 @@ def test_the_wheel_works_from_any_folder(tmp_path: Path) -> None:
 def test_help_and_configuration_import_no_torch(tmp_path: Path) -> None:
     """They answer in a second, since nothing heavy is imported."""
     code = (
-        "import sys\nfrom kd_runner.run import main\n"
+        "import sys\nfrom kd_runner.cli.main import main\n"
         "try: main()\nexcept SystemExit: pass\n"
         "assert not {'torch', 'lightning', 'numpy'} & set(sys.modules), sys.modules.keys()\n"
     )

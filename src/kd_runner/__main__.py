@@ -1,4 +1,4 @@
-from kd_runner.run import main
+from kd_runner.cli.main import main
 
 if __name__ == "__main__":
     main()

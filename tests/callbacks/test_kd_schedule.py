@@ -10,12 +10,12 @@ from lightning.pytorch import Callback, Trainer
 from torch import nn
 
 from kd_runner.callbacks.kd_schedule import KDSchedule, Schedule
-from kd_runner.distiller import Distiller
+from kd_runner.distillation.features import FeatureExtractor
+from kd_runner.distillation.loss_terms import LossTerm
+from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError
 from kd_runner.losses.kl_logits import KLLogits
 from kd_runner.losses.task_ce import CrossEntropy
-from kd_runner.losses.terms import Term
-from kd_runner.taps import TappedNet
 
 EPOCHS, STEPS = 3, 4
 
@@ -33,10 +33,10 @@ class Diary(Callback):
 
 def distiller(alpha: float | None = 0.7, distils: bool = True) -> Distiller:
     torch.manual_seed(0)
-    nets = [TappedNet(nn.Linear(3, 2), {"input": "x"}, {"logits": ":"}, key) for key in ("student", "teacher")]
-    terms = [Term("ce", CrossEntropy(), {"logits": "student.logits", "target": "batch.y"})]
+    nets = [FeatureExtractor(nn.Linear(3, 2), {"input": "x"}, {"logits": ":"}, key) for key in ("student", "teacher")]
+    terms = [LossTerm("ce", CrossEntropy(), {"logits": "student.logits", "target": "batch.y"})]
     if distils:
-        terms.append(Term("kl", KLLogits(4.0), {"student": "student.logits", "teacher": "teacher.logits"}))
+        terms.append(LossTerm("kl", KLLogits(4.0), {"student": "student.logits", "teacher": "teacher.logits"}))
     return Distiller(nets[0], nets[1] if distils else None, terms, alpha=alpha)
 
 

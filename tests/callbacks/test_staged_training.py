@@ -10,12 +10,12 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 
 from kd_runner.callbacks.staged_training import StagedTraining
-from kd_runner.distiller import Distiller
+from kd_runner.distillation.features import FeatureExtractor
+from kd_runner.distillation.loss_terms import LossTerm
+from kd_runner.distillation.module import Distiller
+from kd_runner.distillation.optim import warmup_cosine
 from kd_runner.errors import ConfigError
 from kd_runner.losses.task_ce import CrossEntropy
-from kd_runner.losses.terms import Term
-from kd_runner.optim import warmup_cosine
-from kd_runner.taps import TappedNet
 
 EPOCHS, STEPS = 5, 2
 
@@ -63,10 +63,10 @@ def stages(**change: Any) -> StagedTraining:
 
 def fit(folder: Path, callback: Callback, epochs: int = EPOCHS, resume: str | None = None) -> tuple[Diary, Distiller]:
     torch.manual_seed(0)
-    student = TappedNet(Net(), {"x": "x"}, {"logits": ":"}, "student")
+    student = FeatureExtractor(Net(), {"x": "x"}, {"logits": ":"}, "student")
     module = Distiller(
         student,
-        terms=[Term("ce", CrossEntropy(), {"logits": "student.logits", "target": "batch.y"})],
+        terms=[LossTerm("ce", CrossEntropy(), {"logits": "student.logits", "target": "batch.y"})],
         optimizer=partial(torch.optim.AdamW, lr=1e-2),
         scheduler=lambda optimizer, total_steps: warmup_cosine(optimizer, EPOCHS * STEPS),
     )

@@ -24,7 +24,7 @@ class Numbers(Dataset[dict[str, Tensor]]):
 
 
 def module(unlabeled: int = 11, rank: int = 0, ranks: int = 1, reached: int = 0, **options: Any) -> DataModule:
-    """10 labelled images numbered from 0, unlabelled ones from 100, 7 of validation; a stand-in for the trainer."""
+    """10 labeled images numbered from 0, unlabeled ones from 100, 7 of validation; a stand-in for the trainer."""
     sizes = {"batch_size": 4, "unlabeled_batch_size": 2, "val_batch_size": 2}
     data = DataModule(
         train=lambda: Numbers(10),
@@ -38,13 +38,13 @@ def module(unlabeled: int = 11, rank: int = 0, ranks: int = 1, reached: int = 0,
     return data
 
 
-def test_a_batch_holds_its_shares_labelled_first() -> None:
+def test_a_batch_holds_its_shares_labeled_first() -> None:
     for batch in module().train_dataloader():
         assert (batch["index"] < 10).tolist() == [True] * 4 + [False] * 2
         assert (batch["image"] >= 100).tolist() == [False] * 4 + [True] * 2
 
 
-def test_index_is_the_samples_own_number_unlabelled_after_labelled() -> None:
+def test_index_is_the_samples_own_number_unlabeled_after_labeled() -> None:
     data = module()
     batch = next(iter(data.train_dataloader()))
     expected = torch.where(batch["image"] < 100, batch["image"], batch["image"] - 100 + data.num_labeled)
@@ -53,7 +53,7 @@ def test_index_is_the_samples_own_number_unlabelled_after_labelled() -> None:
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(None, 2), (5, 5)])
-def test_an_epoch_is_one_pass_over_the_labelled_or_what_is_asked_for(steps: int | None, expected: int) -> None:
+def test_an_epoch_is_one_pass_over_the_labeled_or_what_is_asked_for(steps: int | None, expected: int) -> None:
     loader = module(steps_per_epoch=steps).train_dataloader()
     assert len(loader) == len(list(loader)) == expected
 
@@ -66,7 +66,7 @@ def test_a_loader_goes_on_from_the_step_that_training_has_reached() -> None:
         assert all(torch.equal(one[name], other[name]) for name in ("index", "image", "noise"))
 
 
-def test_labelled_samples_are_the_same_without_the_unlabelled_ones() -> None:
+def test_labeled_samples_are_the_same_without_the_unlabeled_ones() -> None:
     for both, alone in zip(module().train_dataloader(), module(unlabeled=0).train_dataloader(), strict=True):
         assert torch.equal(both["index"][:4], alone["index"])
         assert torch.equal(both["noise"][:4], alone["noise"])
@@ -111,7 +111,7 @@ def test_the_example_holds_both_kinds_before_there_is_a_trainer() -> None:
     assert set(data.example(2)["index"].tolist()) <= set(first["index"].tolist())
 
 
-def test_calibration_gives_single_labelled_samples() -> None:
+def test_calibration_gives_single_labeled_samples() -> None:
     batches = list(module().calibration(3))
     assert [b["index"].tolist() for b in batches] == [[0], [1], [2]]
     assert len(list(module().calibration(99))) == 10

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kd_runner.data.order import Seeded, Shard, TrainOrder, _permutation, stream
+from kd_runner.data.order import EvalShardSampler, ResumableBatchSampler, SeededDataset, _permutation, stream
 
 
 def order(
@@ -18,8 +18,8 @@ def order(
     reached: int = 0,
     rank: int = 0,
     ranks: int = 1,
-) -> TrainOrder:
-    return TrainOrder(sizes, shares, steps, seed, lambda: reached, rank, ranks)
+) -> ResumableBatchSampler:
+    return ResumableBatchSampler(sizes, shares, steps, seed, lambda: reached, rank, ranks)
 
 
 def test_a_stream_is_a_row_of_permutations() -> None:
@@ -35,7 +35,7 @@ def test_a_stream_may_be_entered_anywhere(first: int, count: int) -> None:
 
 
 def test_every_sample_is_drawn_equally_often() -> None:
-    """Over 7 steps of 4 + 2 from 7 and 11: each labelled one 4 times, the others 1 or 2 times."""
+    """Over 7 steps of 4 + 2 from 7 and 11: each labeled one 4 times, the others 1 or 2 times."""
     counts = Counter(index for step in range(7) for index, _ in order().batch(step))
     assert [counts[at] for at in range(7)] == [4] * 7
     assert sum(counts[at] for at in range(7, 18)) == 14
@@ -83,13 +83,13 @@ def test_an_epoch_has_its_steps() -> None:
 
 def test_the_step_reached_is_asked_for_when_iteration_begins() -> None:
     step = 0
-    epochs = TrainOrder([7], [2], 3, 0, lambda: step)
+    epochs = ResumableBatchSampler([7], [2], 3, 0, lambda: step)
     first = list(epochs)
     step = 3
     assert list(epochs) == [epochs.batch(at) for at in (3, 4, 5)] != first
 
 
-def test_labelled_samples_come_in_the_same_order_without_an_unlabelled_source() -> None:
+def test_labeled_samples_come_in_the_same_order_without_an_unlabeled_source() -> None:
     """With the same augmentation: else distilled and undistilled runs would differ in more than the loss."""
     for step in range(10):
         both, alone = order().batch(step), order(sizes=(7,), shares=(4,)).batch(step)
@@ -109,20 +109,20 @@ class Noise(Dataset[dict[str, Tensor]]):
 
 def test_augmentation_depends_on_the_key_alone() -> None:
     torch.manual_seed(0)
-    one = Seeded(Noise())[2, 77]["image"]
+    one = SeededDataset(Noise())[2, 77]["image"]
     torch.manual_seed(1)
-    assert torch.equal(Seeded(Noise())[2, 77]["image"], one)
-    assert not torch.equal(Seeded(Noise())[2, 78]["image"], one)
+    assert torch.equal(SeededDataset(Noise())[2, 77]["image"], one)
+    assert not torch.equal(SeededDataset(Noise())[2, 78]["image"], one)
 
 
 def test_a_plain_index_is_always_the_same_sample() -> None:
-    assert torch.equal(Seeded(Noise())[3]["image"], Seeded(Noise())[3, 0]["image"])
+    assert torch.equal(SeededDataset(Noise())[3]["image"], SeededDataset(Noise())[3, 0]["image"])
 
 
 def test_the_sample_says_its_own_index() -> None:
-    sample = Seeded(Noise())[4, 1]
+    sample = SeededDataset(Noise())[4, 1]
     assert sample["index"].item() == 4 and sample["index"].dtype == torch.int64
-    assert len(Seeded(Noise())) == 5
+    assert len(SeededDataset(Noise())) == 5
 
 
 def test_drawing_a_sample_leaves_the_global_generators_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,14 +130,14 @@ def test_drawing_a_sample_leaves_the_global_generators_untouched(monkeypatch: py
     seeded_gpu: list[int] = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded_gpu.append)
     before = torch.get_rng_state()
-    Seeded(Noise())[2, 77]
+    SeededDataset(Noise())[2, 77]
     assert torch.equal(torch.get_rng_state(), before)
     assert seeded_gpu == []
 
 
 @pytest.mark.parametrize(("size", "ranks"), [(7, 2), (7, 3), (2, 4), (8, 4), (0, 2)])
 def test_shards_hold_every_index_once(size: int, ranks: int) -> None:
-    shards = [Shard(size, rank, ranks) for rank in range(ranks)]
+    shards = [EvalShardSampler(size, rank, ranks) for rank in range(ranks)]
     assert sorted(index for shard in shards for index in shard) == list(range(size))
     assert [len(shard) for shard in shards] == [len(list(shard)) for shard in shards]
     assert max(map(len, shards)) - min(map(len, shards)) <= 1

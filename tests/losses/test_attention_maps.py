@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kd_runner.losses.attention_maps import AttentionKL
-from kd_runner.models.eva_vit import EvaViT
+from kd_runner.models.orion.eva_vit import EvaViT
 from kd_runner.pruning.surgery import cut
 
 HEADS = {

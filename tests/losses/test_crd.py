@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd_runner.losses.contrast import nce
 from kd_runner.losses.crd import CRD
+from kd_runner.losses.functional import nce
 
 N, K, B = 40, 12, 6
 

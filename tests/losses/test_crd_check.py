@@ -1,4 +1,4 @@
-"""run=check notices an index that cannot name rows of a memory bank."""
+"""task=check notices an index that cannot name rows of a memory bank."""
 
 import pytest
 import torch
@@ -6,9 +6,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kd_runner.data.module import DataModule
+from kd_runner.distillation.loss_terms import LossTerm
 from kd_runner.errors import ConfigError
 from kd_runner.losses.crd import CRD
-from kd_runner.losses.terms import Term
 from kd_runner.tasks.check import check_indices
 
 
@@ -30,7 +30,7 @@ class Frames(Dataset[dict[str, Tensor]]):
 
 def check(n_data: int = 40, **inputs: str) -> None:
     data = DataModule(train=Frames, val=Frames)
-    check_indices([Term("crd", CRD(n_data=n_data, num_negatives=4), inputs)], data)
+    check_indices([LossTerm("crd", CRD(n_data=n_data, num_negatives=4), inputs)], data)
 
 
 def test_numbers_of_samples_and_of_objects_pass() -> None:

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from kd_runner.losses.crd import CRD
-from kd_runner.processes import in_parallel
+from kd_runner.runtime.processes import in_parallel
 
 N, K, STEPS, CUT = 30, 8, 3, 2
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from kd_runner.losses.contrast.pooling import at_points
 from kd_runner.losses.crd import CRD, ObjectCRD
+from kd_runner.losses.functional.pooling import at_points
 
 RANGE = (-8.0, -4.0, 8.0, 4.0)  # 16 m along x, 8 m along y
 
 
 def plane(x_cells: int, y_cells: int) -> Tensor:
-    """(1, 2, X, Y): channel 0 is x in metres at the cell's centre, channel 1 is y."""
+    """(1, 2, X, Y): channel 0 is x in meters at the cell's center, channel 1 is y."""
     x = -8 + 16 * (torch.arange(x_cells) + 0.5) / x_cells
     y = -4 + 8 * (torch.arange(y_cells) + 0.5) / y_cells
     return torch.stack(torch.meshgrid(x, y, indexing="ij"))[None]

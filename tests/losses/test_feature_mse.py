@@ -19,7 +19,7 @@ def test_plain_is_the_mean_of_the_levels_means() -> None:
     assert FeatureMSE(normalize=False)(student, teacher).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_normalised_is_in_variances_of_the_teachers_channel() -> None:
+def test_normalized_is_in_variances_of_the_teachers_channel() -> None:
     student, teacher = maps(2, 5, 4, 4, seed=1), maps(2, 5, 4, 4) * torch.tensor([1.0, 2, 3, 4, 50]).view(5, 1, 1)
     ours, theirs = (m.double().numpy().transpose(1, 0, 2, 3).reshape(5, -1) for m in (student, teacher))
     expected = (((ours - theirs) ** 2).mean(1) / theirs.var(1)).mean()

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 from kd_runner.losses.label_distillation import LabelDistillation, with_teacher_boxes
 
 
-def boxes(*centres: tuple[float, float]) -> Tensor:
+def boxes(*centers: tuple[float, float]) -> Tensor:
     """(1, n, 9)"""
-    return torch.tensor([[[x, y, 0, 4, 2, 1.5, 0, 0, 0] for x, y in centres]])
+    return torch.tensor([[[x, y, 0, 4, 2, 1.5, 0, 0, 0] for x, y in centers]])
 
 
 TRUTH = {

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from kd_runner.geometry.orion_coder import encode
 from kd_runner.losses.orion_detection import OrionDetectionLoss
-from kd_runner.models.orion.box_code import encode
 
 BOX = [3.0, -4.0, 0.5, 2.0, 4.5, 1.6, 0.7, 5.0, -1.0]
 

@@ -15,7 +15,7 @@ def truth(*lines: list[list[float]]) -> dict[str, Tensor]:
     return {"line_points": points, "line_labels": labels, "line_mask": labels >= 0}
 
 
-def test_points_count_in_metres_and_z_is_zero() -> None:
+def test_points_count_in_meters_and_z_is_zero() -> None:
     gt = truth([[0.0, 0.0], [10.0, 0.0]])
     lines = torch.zeros(1, 1, 1, 2, 3)
     base = OrionMapLoss()(torch.zeros(1, 1, 1, 6), lines + torch.tensor([[0.0, 0, 0], [10.0, 0, 0]]), **gt)
@@ -38,7 +38,9 @@ def test_one_to_many_matches_every_line_several_times() -> None:
     points = torch.zeros(2, 1, 4, 2, 3)
     points[:, :, 3] += 50  # the query that is left over
     single = loss(torch.zeros(2, 1, 1, 6), torch.zeros(2, 1, 1, 2, 3), **gt)
-    total = loss(torch.zeros(2, 1, 1, 6), torch.zeros(2, 1, 1, 2, 3), **gt, line_logits_many=many, lines_many=points)
+    total = loss(
+        torch.zeros(2, 1, 1, 6), torch.zeros(2, 1, 1, 2, 3), **gt, line_logits_one2many=many, lines_one2many=points
+    )
     total.backward()
     assert many.grad is not None
     assert (many.grad[:, 0, :, 0] < 0).tolist() == [[True, True, True, False]] * 2
@@ -48,7 +50,7 @@ def test_one_to_many_matches_every_line_several_times() -> None:
 
 def test_a_frame_without_lines() -> None:
     logits, lines = torch.zeros(1, 1, 2, 6, requires_grad=True), torch.zeros(1, 1, 2, 2, 3, requires_grad=True)
-    OrionMapLoss()(logits, lines, **truth(), line_logits_many=logits, lines_many=lines).backward()
+    OrionMapLoss()(logits, lines, **truth(), line_logits_one2many=logits, lines_one2many=lines).backward()
     assert logits.grad is not None and torch.isfinite(logits.grad).all() and (logits.grad > 0).all()
 
 

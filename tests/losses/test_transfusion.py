@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kd_runner.losses.gaussian_focal import centre_heatmap, gaussian_focal, gaussian_radius
+from kd_runner.geometry.rotated_iou import rotated_iou_3d
+from kd_runner.losses.functional.gaussian_focal import centre_heatmap, gaussian_focal, gaussian_radius
 from kd_runner.losses.transfusion import TransFusionLoss
-from kd_runner.models.bevfusion.rotated_iou import rotated_iou_3d
 
 GRID = {"voxel_size": (0.1, 0.2, 0.2), "point_cloud_range": (-4.0, -4.0, -3.0, 4.0, 4.0, 3.0), "out_size_factor": 4}
 CLASSES, X, Y = 3, 20, 10
@@ -95,7 +95,7 @@ def test_bumps_by_a_loop_over_cells() -> None:
 
 
 def test_gaussian_focal_in_closed_form() -> None:
-    """p = 1/2 everywhere: log 2 / 4 for a centre, log 2 / 4 (1 - target)^4 elsewhere, per centre."""
+    """p = 1/2 everywhere: log 2 / 4 for a center, log 2 / 4 (1 - target)^4 elsewhere, per center."""
     target = torch.tensor([[1.0, 0.5, 0.0, 1.0]])
     expected = math.log(2) / 4 * (2 + 0.5**4 + 1) / 2
     assert gaussian_focal(torch.zeros(1, 4), target).item() == pytest.approx(expected, rel=1e-6)
@@ -131,8 +131,8 @@ def test_matching_is_the_cheapest_of_all() -> None:
         gt = batch["gt_boxes"][0, j]
         p = logits[0, i, batch["gt_labels"][0, j]].sigmoid().item()
         focal = 0.25 * (1 - p) ** 2 * -math.log(p) - 0.75 * p**2 * -math.log(1 - p)
-        centre = ((boxes[i, :2] - gt[:2]).abs() / 8).sum().item()
-        cost[i, j] = 0.15 * focal + 0.25 * centre - 0.25 * rotated_iou_3d(boxes[i : i + 1], gt[None]).item()
+        center = ((boxes[i, :2] - gt[:2]).abs() / 8).sum().item()
+        cost[i, j] = 0.15 * focal + 0.25 * center - 0.25 * rotated_iou_3d(boxes[i : i + 1], gt[None]).item()
     best = min(itertools.permutations(range(6), 2), key=lambda pair: cost[pair[0], 0] + cost[pair[1], 1])
     _, proposal, thing = loss.match(codes, logits, batch["gt_boxes"], batch["gt_labels"], batch["gt_mask"])
     assert {t: p for p, t in zip(proposal.tolist(), thing.tolist())} == {0: best[0], 1: best[1]}

@@ -1,4 +1,4 @@
-"""Detection by centre distance: figures of the official devkit, cases by hand, and a slow loop."""
+"""Detection by center distance: figures of the official devkit, cases by hand, and a slow loop."""
 
 import numpy as np
 import pytest

@@ -11,7 +11,7 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from kd_runner.models.eva_vit import EvaViT
+from kd_runner.models.orion.eva_vit import EvaViT
 
 TIMM = {"blocks": "blocks.*", "qkv": "attn.qkv", "proj": "attn.proj", "num_heads": "attn.num_heads"}
 PLAIN_MLP = {"mlp_in": "mlp.fc1", "mlp_norm": "mlp.norm", "mlp_out": "mlp.fc2"}

@@ -42,7 +42,7 @@ def test_widths_of_the_full_net(ratio, multiple, expected):
     assert counts(Budget(0.5).keep({"b": torch.rand(16)})) == [8]
 
 
-def test_global_scope_ranks_over_blocks_after_normalising_each():
+def test_global_scope_ranks_over_blocks_after_normalizing_each():
     peaked, flat = [10.0, 9, 1, 1, 1, 1, 1, 1], [3.0, 3, 3, 3, 3, 3, 3, 3]
     assert counts(Budget(0.5, scope="global").keep(scores(peaked, flat))) == [2, 6]
     scaled = [1000 * s for s in flat]  # A block's scale says nothing about its worth.

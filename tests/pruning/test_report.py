@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kd_runner.models.eva_vit import EvaViT
+from kd_runner.models.orion.eva_vit import EvaViT
 from kd_runner.pruning.report import cost, multiply_adds, table
 from kd_runner.pruning.surgery import cut
 

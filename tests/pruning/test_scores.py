@@ -147,6 +147,6 @@ def test_what_makes_no_score_is_said(eva, score):
 
 
 def rope(case):
-    from kd_runner.models.eva_vit import rope_tables
+    from kd_runner.models.orion.eva_vit import rope_tables
 
     return rope_tables(3, 3, case.net.head_dim)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from kd_runner.models.eva_vit import EvaViT
+from kd_runner.models.orion.eva_vit import EvaViT
 from kd_runner.pruning import spec as specs
 from kd_runner.pruning.budget import Budget
 from kd_runner.pruning.prune import prune

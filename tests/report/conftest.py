@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from kd_runner.files import write_json, write_text
+from kd_runner.runtime.files import write_json, write_text
 
 LABELS = ("background", "person", "bicycle")
 Leave = Callable[..., Path]
@@ -18,7 +18,7 @@ def config(seed: int, **changes: Any) -> dict[str, Any]:
     """Settings, with `a__b=value` for `a.b`."""
     cfg = OmegaConf.create(
         {
-            "run": {"_target_": "kd_runner.tasks.distill.distill"},
+            "task": {"_target_": "kd_runner.tasks.train.train"},
             "kd": {"enabled": True, "temperature": 4.0, "alpha": None},
             "teacher": {"net": {"width": 20}},
             "student": {"net": {"width_mult": 0.5}},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kd_runner import compare
+from kd_runner.cli import gather
 from kd_runner.report.curves import curve
 from kd_runner.report.grouped import group
 from kd_runner.report.runs import collect
@@ -23,7 +23,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     state = root / "full.yaml"
     state.write_text("- {experiment: voc_kd, run: one step, not_run: training, why: no data}\n")
     runs = [str(p) for p in demonstration(root / "outputs")]
-    assert compare.main([*runs, "--out", str(root / "page"), "--full-scale", str(state)]) == 0
+    assert gather.main([*runs, "--out", str(root / "page"), "--full-scale", str(state)]) == 0
     return root / "outputs", root / "page"
 
 
@@ -99,16 +99,16 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(tmp_path: Path, capsy
     (tmp_path / "alone" / ".hydra" / "hydra.yaml").unlink()
     (tmp_path / "empty").mkdir()
     folders = [str(tmp_path / name) for name in ("good", "cut", "alone", "empty")]
-    assert compare.main([*folders, "--out", str(tmp_path / "page")]) == 0
+    assert gather.main([*folders, "--out", str(tmp_path / "page")]) == 0
     told = capsys.readouterr().err
     for words in ("cut: not to be read: JSONDecodeError", "alone: no .hydra/hydra.yaml", "empty: holds no run"):
         assert words in told
-    assert compare.main([str(tmp_path / "empty")]) == 1
+    assert gather.main([str(tmp_path / "empty")]) == 1
 
 
 def test_nan_is_told_and_breaks_nothing(tmp_path: Path) -> None:
     leave_comparison(tmp_path / "compare", {"undistilled": [0.3, 0.3], "distilled": [math.nan, 0.6]}, curve=False)
-    assert compare.main([str(tmp_path / "compare"), "--out", str(tmp_path / "page")]) == 0
+    assert gather.main([str(tmp_path / "compare"), "--out", str(tmp_path / "page")]) == 0
     assert "no verdict" in (tmp_path / "page" / "comparison.md").read_text()
 
 
@@ -125,5 +125,5 @@ def test_the_file_of_the_full_scale_is_checked(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "state.yaml").write_text("- {experiment: voc_kd, ran: one step}\n")
     for name, message in (("state.yaml", "an entry has"), ("none.yaml", "no file")):
         with pytest.raises(SystemExit):
-            compare.main([str(tmp_path), "--full-scale", str(tmp_path / name)])
+            gather.main([str(tmp_path), "--full-scale", str(tmp_path / name)])
         assert message in capsys.readouterr().err

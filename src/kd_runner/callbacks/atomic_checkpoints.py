@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from kd_runner.files import replace
+from kd_runner.runtime.files import replace
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -83,8 +83,8 @@ class KDSchedule(Callback):
 
     @staticmethod
     def _idle(pl_module: Any) -> bool:
-        return not any(term.distills for term in pl_module.terms)
+        return not any(term.uses_teacher for term in pl_module.terms)
 
 
 def _softened(pl_module: Any) -> list[Any]:
-    return [term.fn for term in pl_module.terms if term.distills and hasattr(term.fn, "temperature")]
+    return [term.fn for term in pl_module.terms if term.uses_teacher and hasattr(term.fn, "temperature")]

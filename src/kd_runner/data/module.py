@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, default_collate
 
-from kd_runner.data.order import Seeded, Shard, TrainOrder
+from kd_runner.data.order import EvalShardSampler, ResumableBatchSampler, SeededDataset
 from kd_runner.errors import ConfigError
 
 Samples = Dataset[dict[str, Tensor]]
@@ -18,15 +18,15 @@ Samples = Dataset[dict[str, Tensor]]
 class DataModule(LightningDataModule):
     """Feeds `train`, plus `unlabeled` where given, and `val`.
 
-    A batch maps names to stacked tensors; `index` is the sample's own number in its dataset (unlabelled samples are
-    numbered after the labelled ones). Labelled samples come first in a batch.
+    A batch maps names to stacked tensors; `index` is the sample's own number in its dataset (unlabeled samples are
+    numbered after the labeled ones). Labeled samples come first in a batch.
 
     Args:
         train, val, unlabeled: make the datasets; called when first needed.
-        batch_size: labelled samples of one optimizer step, over all processes.
-        unlabeled_batch_size: unlabelled ones beside them.
+        batch_size: labeled samples of one optimizer step, over all processes.
+        unlabeled_batch_size: unlabeled ones beside them.
         val_batch_size: samples of a validation batch, in each process.
-        steps_per_epoch: optimizer batches per epoch; None for one pass over the labelled samples.
+        steps_per_epoch: optimizer batches per epoch; None for one pass over the labeled samples.
         num_workers: loader processes.
         seed: seed of order and augmentation.
     """
@@ -50,17 +50,17 @@ class DataModule(LightningDataModule):
         self.num_workers, self.seed = num_workers, seed
 
     @cached_property
-    def train(self) -> Seeded:
-        labelled = self._train()
-        return Seeded(labelled if self.unlabeled is None else ConcatDataset([labelled, self.unlabeled]))
+    def train(self) -> SeededDataset:
+        labeled = self._train()
+        return SeededDataset(labeled if self.unlabeled is None else ConcatDataset([labeled, self.unlabeled]))
 
     @cached_property
     def unlabeled(self) -> Samples | None:
         return None if self._unlabeled is None else self._unlabeled()
 
     @cached_property
-    def val(self) -> Seeded:
-        return Seeded(self._val())
+    def val(self) -> SeededDataset:
+        return SeededDataset(self._val())
 
     @property
     def num_unlabeled(self) -> int:
@@ -70,7 +70,7 @@ class DataModule(LightningDataModule):
     def num_labeled(self) -> int:
         return len(self.train) - self.num_unlabeled
 
-    def order(self, reached: Callable[[], int] = lambda: 0) -> TrainOrder:
+    def order(self, reached: Callable[[], int] = lambda: 0) -> ResumableBatchSampler:
         """The order of training.
 
         Raises:
@@ -87,13 +87,13 @@ class DataModule(LightningDataModule):
             if share > size:
                 raise ConfigError(f"data.{key}={share} exceeds the {size} samples that there are")
         steps = self.steps_per_epoch or sizes[0] // shares[0]
-        return TrainOrder(sizes, shares, steps, self.seed, reached, rank, ranks)
+        return ResumableBatchSampler(sizes, shares, steps, self.seed, reached, rank, ranks)
 
     def example(self, count: int = 2) -> dict[str, Any]:
-        """A small batch of first training samples: labelled ones, then as many unlabelled ones."""
+        """A small batch of first training samples: labeled ones, then as many unlabeled ones."""
         order = self.order()
-        keys, labelled = order.batch(0), order.shares[0]
-        first = keys[:labelled][:count] + keys[labelled:][:count]
+        keys, labeled = order.batch(0), order.shares[0]
+        first = keys[:labeled][:count] + keys[labeled:][:count]
         return default_collate([self.train[key] for key in first])
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -101,7 +101,7 @@ class DataModule(LightningDataModule):
         return self._loader(self.train, batch_sampler=self.order(lambda: progress.total.ready))
 
     def val_dataloader(self) -> DataLoader[Any]:
-        shard = Shard(len(self.val), *self._place)
+        shard = EvalShardSampler(len(self.val), *self._place)
         return self._loader(self.val, batch_size=self.val_batch_size, sampler=shard)
 
     def plain_val_loader(self) -> DataLoader[Any]:
@@ -118,7 +118,7 @@ class DataModule(LightningDataModule):
         """This process, and how many there are."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
-    def _loader(self, dataset: Seeded, **options: Any) -> DataLoader[Any]:
+    def _loader(self, dataset: SeededDataset, **options: Any) -> DataLoader[Any]:
         return DataLoader(
             dataset,
             num_workers=self.num_workers,

@@ -23,14 +23,14 @@ def stream(size: int, seed: int, first: int, count: int) -> list[int]:
     return [_permutation(size, seed, at // size)[at % size] for at in range(first, first + count)]
 
 
-class TrainOrder(Sampler[list[Key]]):
+class ResumableBatchSampler(Sampler[list[Key]]):
     """Batches of one epoch, from the step that training has reached.
 
     Each source has its own endless row of permutations and its own share of every batch; with several processes,
     a batch is dealt out to them, so that one optimizer step sees the same samples whatever their number.
 
     Args:
-        sizes: samples per source, e.g. (labelled, unlabelled), numbered one after the other.
+        sizes: samples per source, e.g. (labeled, unlabeled), numbered one after the other.
         shares: samples of each source in a batch, over all processes.
         steps: batches per epoch.
         seed: seed of order and augmentation.
@@ -71,7 +71,7 @@ class TrainOrder(Sampler[list[Key]]):
         return keys
 
 
-class Seeded(Dataset[dict[str, Any]]):
+class SeededDataset(Dataset[dict[str, Any]]):
     """Adds `index` to every sample that has none of its own, and draws its augmentation from the key's own seed: the
     same sample at the same step looks the same in any process, worker, or resumed run.
     """
@@ -91,7 +91,7 @@ class Seeded(Dataset[dict[str, Any]]):
         return len(self.samples)  # type: ignore[arg-type]
 
 
-class Shard(Sampler[int]):
+class EvalShardSampler(Sampler[int]):
     """Every `num_ranks`-th sample, in order. Unlike torch's own sampler it repeats none to even the shards out:
     a repeated sample would count twice in a metric.
     """

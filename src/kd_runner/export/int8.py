@@ -1,4 +1,4 @@
-"""INT8 static quantisation by onnxruntime."""
+"""INT8 static quantization by onnxruntime."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping

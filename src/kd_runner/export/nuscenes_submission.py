@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd_runner import files
 from kd_runner.data.nuscenes.attributes import usual_attributes
 from kd_runner.data.nuscenes.boxes import transformed
 from kd_runner.data.nuscenes.taxonomy import ATTRIBUTES, CLASSES
 from kd_runner.errors import ConfigError, nearest
 from kd_runner.metrics.nuscenes_benchmark import RANGES
+from kd_runner.runtime import files
 
 _META = {"use_camera": False, "use_lidar": True, "use_radar": False, "use_map": False, "use_external": False}
 

@@ -14,9 +14,9 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.errors import ConfigError, nearest
 from kd_runner.export.ranked import paired
-from kd_runner.taps import TappedNet
 
 log = logging.getLogger(__name__)
 # What these tell at INFO is for their own developers.
@@ -31,31 +31,33 @@ AXES = ("batch", "boxes", "height", "width")
 class Outputs(nn.Module):
     """The net with its tapped outputs in a tuple, the order that of `names`: what an ONNX file gives."""
 
-    def __init__(self, tapped: TappedNet):
+    def __init__(self, tapped: FeatureExtractor):
         super().__init__()
         self.net, self._tapped = tapped.net, tapped
-        self.names = [name for name, path in tapped.taps.items() if path.startswith(":")]
+        self.names = [name for name, path in tapped.features.items() if path.startswith(":")]
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor, ...]:
         found = self._tapped.outputs(self.net(**inputs), self.names)
         return tuple(found[name] for name in self.names)
 
 
-def only(tapped: TappedNet, names: Sequence[str]) -> TappedNet:
+def only(tapped: FeatureExtractor, names: Sequence[str]) -> FeatureExtractor:
     """The same net, with only these of its outputs tapped.
 
     Raises:
-        ConfigError: a name is no tap on the net's own output.
+        ConfigError: a name is no feature on the net's own output.
     """
-    own = [name for name, path in tapped.taps.items() if path.startswith(":")]
+    own = [name for name, path in tapped.features.items() if path.startswith(":")]
     for name in names:
         if name not in own:
-            raise ConfigError(f"export.outputs: {tapped.key}.taps has no output {name!r}.{nearest(name, own)}")
-    return TappedNet(tapped.net, tapped.inputs, {name: tapped.taps[name] for name in names}, tapped.key)
+            raise ConfigError(f"export.outputs: {tapped.key}.features has no output {name!r}.{nearest(name, own)}")
+    return FeatureExtractor(tapped.net, tapped.inputs, {name: tapped.features[name] for name in names}, tapped.key)
 
 
 @torch.no_grad()
-def part(tapped: TappedNet, path: str, batch: Mapping[str, Tensor]) -> tuple[TappedNet, dict[str, Tensor]]:
+def part(
+    tapped: FeatureExtractor, path: str, batch: Mapping[str, Tensor]
+) -> tuple[FeatureExtractor, dict[str, Tensor]]:
     """A module inside the net as a net of its own, which gives a mapping of tensors, and a batch of what it is given.
 
     The net need not have registered it: an attribute that is a module will do.
@@ -76,8 +78,8 @@ def part(tapped: TappedNet, path: str, batch: Mapping[str, Tensor]) -> tuple[Tap
     hook = module.register_forward_hook(record, with_kwargs=True)
     tapped(batch, [])
     hook.remove()
-    taps = {name: f":{name}" for name in found.pop("output")}
-    return TappedNet(module, {name: name for name in found}, taps, tapped.key), found
+    features = {name: f":{name}" for name in found.pop("output")}
+    return FeatureExtractor(module, {name: name for name in found}, features, tapped.key), found
 
 
 def session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
@@ -89,13 +91,13 @@ def session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
 
 
 def export(
-    tapped: TappedNet,
+    tapped: FeatureExtractor,
     batch: Mapping[str, Tensor],
     path: Path,
     note: Mapping[str, str] | None = None,
     dynamic: Sequence[str] = ("batch", "height", "width"),
 ) -> list[str]:
-    """Write `path`: inputs named as the net's arguments, outputs as the taps on its output (`:...`).
+    """Write `path`: inputs named as the net's arguments, outputs as the features on its output (`:...`).
 
     The axes of `dynamic` (of `AXES`, the batch first) are, where the net allows. `note` goes into the file's metadata.
 
@@ -143,7 +145,7 @@ def _dynamic(tensor: Tensor, axes: Sequence[str]) -> dict[int, Any]:
 
 @torch.no_grad()
 def compare(
-    tapped: TappedNet,
+    tapped: FeatureExtractor,
     path: Path,
     batches: Iterable[Mapping[str, Tensor]],
     ranked: Mapping[str, Sequence[str]] | None = None,

@@ -13,7 +13,7 @@ class AttentionKL(nn.Module):
     """T^2 * KL(teacher || student) of attention distributions, mean over levels, rows, heads and queries.
 
     Maps are distributions over the keys already: their logarithm, up to a constant the attention's logits, is divided
-    by T and normalised again, so that T means what it does in Hinton et al. 2015. One query of one head is one
+    by T and normalized again, so that T means what it does in Hinton et al. 2015. One query of one head is one
     distribution: neither heads, tokens nor images multiply the value. MiniLM (Wang et al. 2020, equation 1) is the
     case T = 1 with all heads.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class BoxResponse(nn.Module):
     """Draws a student's query to the teacher's query for the same object.
 
-    Two queries are a pair if they have one class, are each other's nearest of that class, by their predicted centres,
+    Two queries are a pair if they have one class, are each other's nearest of that class, by their predicted centers,
     no further apart than `radius`, and the teacher's score is above `threshold`. So every teacher's box has one student
     at most: a second one, drawn to it as well, would be a duplicate, and a detector without suppression makes none.
     A pair counts as much as the teacher's score. Value: |difference| of the codes, weighted and summed over the code,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_runner.losses.masked import masked_mean
+from kd_runner.losses.functional.masked import masked_mean
 
 
 class CosineFeatures(nn.Module):
@@ -24,7 +24,7 @@ class CosineFeatures(nn.Module):
         """Make one projection a level from example maps.
 
         Raises:
-            ValueError: numbers of levels differ, or a tap is no map (B, C, H, W).
+            ValueError: numbers of levels differ, or a feature is no map (B, C, H, W).
         """
         if len(student) != len(teacher):
             raise ValueError(f"{len(student)} student levels, {len(teacher)} teacher levels")

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_runner.losses.contrast import ranks
-from kd_runner.losses.contrast.memory import MemoryBank, Queue
-from kd_runner.losses.contrast.nce import attach, nce, similarities
-from kd_runner.losses.contrast.negatives import draw, seeded
-from kd_runner.losses.contrast.pooling import at_points, global_average
+from kd_runner.losses.functional import ranks
+from kd_runner.losses.functional.memory_bank import MemoryBank, Queue
+from kd_runner.losses.functional.nce import attach, nce, similarities
+from kd_runner.losses.functional.negatives import draw, seeded
+from kd_runner.losses.functional.pooling import at_points, global_average
 
 Features = Tensor | Sequence[Tensor]
 
@@ -21,13 +21,13 @@ class CRD(nn.Module):
     Each net has an embedding (linear and L2, both trained) and a memory bank. The student's embedding is scored against
     the teacher's bank, the teacher's against the student's; the value is the sum of both sides, each summed over the
     negatives and averaged over the batch (so it is large; the authors' weight is 0.8). The rows of the batch are then
-    blended into the banks, and with the first batch the normalisers Z are fixed, over all processes alike.
+    blended into the banks, and with the first batch the normalizers Z are fixed, over all processes alike.
 
     Banks, Z and the position in the random numbers change only in training mode with gradients on, and are buffers:
     a resumed run goes on as it would have. Every process does the same updates, with all processes' samples.
 
     Args:
-        n_data: number of training samples, labelled and unlabelled: the rows of the bank. None with a queue.
+        n_data: number of training samples, labeled and unlabeled: the rows of the bank. None with a queue.
         queue: length of a queue of the last embeddings in place of the bank, for data sets of a million and more.
         num_negatives: K, of each sample.
         dim: length of an embedding.
@@ -88,7 +88,7 @@ class CRD(nn.Module):
             student, teacher: maps (B, C, H, W), pooled by their mean, or vectors (B, C); of several levels, joined.
             index: (B,) int64, the sample's own number, the same in every epoch.
             group: (B,) int64, below 0 where unknown. Rows of one group are never each other's negatives: classes (the
-                authors' choice where there are labels), or scenes, whose neighbouring frames are near duplicates. A
+                authors' choice where there are labels), or scenes, whose neighboring frames are near duplicates. A
                 row's group is known once the sample has been seen. Without, only the sample's own row is left out.
             negatives: (B, K) int64 rows, in place of those drawn.
 
@@ -121,7 +121,7 @@ class CRD(nn.Module):
             positives = self.memory.positives(index, ours, theirs)
             sides = [(ours, positives[0], self.memory.teacher), (theirs, positives[1], self.memory.student)]
             scores = [similarities(anchor, positive, rows, negatives) for anchor, positive, rows in sides]
-            z = self._normalisers(scores, everywhere=trains) if step == 0 else self.z
+            z = self._normalizers(scores, everywhere=trains) if step == 0 else self.z
             values = [
                 nce(score, negatives, rows, positive, z[side], self.temperature)
                 for side, (score, (_, positive, rows)) in enumerate(zip(scores, sides))
@@ -134,19 +134,19 @@ class CRD(nn.Module):
         first, second = (attach(*value, anchor) for value, (anchor, _, _) in zip(values, sides))
         return first + second
 
-    def _normalisers(self, scores: list[Tensor], everywhere: bool) -> Tensor:
+    def _normalizers(self, scores: list[Tensor], everywhere: bool) -> Tensor:
         """N times the mean of exp(score / T), for each side: of all processes, where all of them are here."""
         means = torch.stack([(score / self.temperature).exp_().mean(1) for score in scores], dim=1)
         return (ranks.gather(means) if everywhere else means).mean(0) * len(self.memory.keys)
 
 
 class ObjectCRD(nn.Module):
-    """CRD of objects: a row of the bank is an annotation, its features are those at the box's centre on the BEV map,
+    """CRD of objects: a row of the bank is an annotation, its features are those at the box's center on the BEV map,
     and the negatives are objects of other classes. A scene pooled as a whole is mostly empty ground, and has no class.
 
     Args:
         crd: the loss, with n_data the number of annotations, or a queue.
-        bev_range: x_min, y_min, x_max, y_max in metres of the maps' outer edges.
+        bev_range: x_min, y_min, x_max, y_max in meters of the maps' outer edges.
     """
 
     def __init__(self, crd: CRD, bev_range: Sequence[float]):
@@ -155,24 +155,24 @@ class ObjectCRD(nn.Module):
 
     def build(self, student: Features, teacher: Features, boxes: Tensor, **rest: Tensor) -> None:
         """Make the embeddings from example maps."""
-        centres = boxes[..., :2]
-        ours, theirs = (at_points(maps, centres, self.bev_range).flatten(0, 1) for maps in (student, teacher))
+        centers = boxes[..., :2]
+        ours, theirs = (at_points(maps, centers, self.bev_range).flatten(0, 1) for maps in (student, teacher))
         self.crd.build(ours, theirs)
 
     def forward(
         self, student: Features, teacher: Features, boxes: Tensor, index: Tensor, label: Tensor, mask: Tensor
     ) -> Tensor:
         """student, teacher: maps (B, C, X, Y), dim 2 along x, or levels of them; boxes (B, M, 2 or more), x and y
-        first, in metres; index (B, M) int64, the annotation's own number; label (B, M) int64; mask (B, M) bool, False
-        where there is no box. Boxes centred outside of the range do not count.
+        first, in meters; index (B, M) int64, the annotation's own number; label (B, M) int64; mask (B, M) bool, False
+        where there is no box. Boxes centerd outside of the range do not count.
 
         Returns a scalar in nats, mean over the objects; 0 where there are none.
 
         Raises:
             ValueError: as CRD.
         """
-        centres = boxes[..., :2].float()
-        low, high = centres.new_tensor(self.bev_range[:2]), centres.new_tensor(self.bev_range[2:])
-        counts = mask & ((centres >= low) & (centres < high)).all(-1)
-        ours, theirs = (at_points(maps, centres, self.bev_range)[counts] for maps in (student, teacher))
+        centers = boxes[..., :2].float()
+        low, high = centers.new_tensor(self.bev_range[:2]), centers.new_tensor(self.bev_range[2:])
+        counts = mask & ((centers >= low) & (centers < high)).all(-1)
+        ours, theirs = (at_points(maps, centers, self.bev_range)[counts] for maps in (student, teacher))
         return self.crd(ours, theirs, index[counts], group=label[counts])

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kd_runner.losses.masked import masked_mean
+from kd_runner.losses.functional.masked import masked_mean
 
 
 class FeatureMSE(nn.Module):
     """Mean over levels of the mean over valid locations and channels of (student - teacher)^2.
 
     A few channels of a large ViT are hundreds of times as wide as the rest, and grow from block to block: plain MSE
-    sees little but them, and a weight that suits one block suits no other. Normalised, every error is counted in
+    sees little but them, and a weight that suits one block suits no other. Normalized, every error is counted in
     standard deviations of the teacher's channel. That is the share of the teacher's variance left unexplained: 0 for a
     copy, 1 for a student that knows no more than each channel's mean, whatever the net, block or width.
 

@@ -23,7 +23,7 @@ class HeatmapMSE(nn.Module):
         self.threshold = threshold
 
     def forward(self, student: Tensor, teacher: Tensor, foreground: Tensor | None = None) -> Tensor:
-        """student, teacher (B, C, X, Y) logits; foreground (B, C or 1, X, Y) Gaussians in 0..1 of the true centres. A
+        """student, teacher (B, C, X, Y) logits; foreground (B, C or 1, X, Y) Gaussians in 0..1 of the true centers. A
         teacher's map of another size is brought to the student's grid, as scores, bilinearly.
 
         Returns a scalar in 0..C; 0 where no cell counts.

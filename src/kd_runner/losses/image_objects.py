@@ -1,7 +1,7 @@
 """Supervision of image tokens by what stands there, beside a query detector: it teaches the backbone to see.
 
 After the image head that StreamPETR trains along with its ViT (Wang et al. 2022, Focal-PETR, arXiv 2212.05505): every
-token gets the class of the nearest object whose projected box touches it, and where that object's centre lies. That
+token gets the class of the nearest object whose projected box touches it, and where that object's center lies. That
 place is told in the picture, not from the token, so that features carry it to a decoder whose values have no position.
 """
 
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
 _NEAR_M = 0.3  # objects that reach nearer to a camera are not projected
-_REACH = 4.0  # tokens: centres farther from the token are taken to be there
+_REACH = 4.0  # tokens: centers farther from the token are taken to be there
 _SIDES = torch.tensor([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
 
 
 class Tokens(NamedTuple):
     """What tokens (B, N, rows, columns) show: whether an object, which of the M, and the code of its place (..., 6):
-    column and row of its centre in tokens, 3 log of its depth in m, logarithms of width, length and height.
+    column and row of its center in tokens, 3 log of its depth in m, logarithms of width, length and height.
     """
 
     shown: Tensor
@@ -72,13 +72,13 @@ def tokens(boxes: Tensor, mask: Tensor, lidar2img: Tensor, size: torch.Size, gri
     """Boxes `(B, M, 9)` through `lidar2img (B, N, 4, 4)` onto tokens; `size` and `grid` are height and width in pixels
     and in tokens.
     """
-    points = torch.cat((_corners(boxes), boxes[..., None, :3]), dim=-2)  # the centre is the last of nine
+    points = torch.cat((_corners(boxes), boxes[..., None, :3]), dim=-2)  # the center is the last of nine
     pixel = torch.einsum("bnij,bmkj->bnmki", lidar2img[..., :3, :3], points) + lidar2img[:, :, None, None, :3, 3]
     depth = pixel[..., 2]
     pixel = pixel[..., :2] / depth.clamp(min=_NEAR_M)[..., None]
     visible = (depth > _NEAR_M).all(-1) & mask[:, None]
     stride = torch.tensor([size[1] / grid[1], size[0] / grid[0]], device=boxes.device)
-    low, high, centre = (
+    low, high, center = (
         pixel[..., :8, :].amin(-2) / stride,
         pixel[..., :8, :].amax(-2) / stride,
         pixel[..., 8, :] / stride,
@@ -92,7 +92,7 @@ def tokens(boxes: Tensor, mask: Tensor, lidar2img: Tensor, size: torch.Size, gri
     sample = torch.arange(len(boxes), device=boxes.device)[:, None, None, None]
     camera = torch.arange(lidar2img.shape[1], device=boxes.device)[None, :, None, None]
     middle = torch.stack(torch.meshgrid(rows + 0.5, columns + 0.5, indexing="ij")[::-1], dim=-1)
-    place = middle + (centre[sample, camera, nearest.indices] - middle).clamp(-_REACH, _REACH)
+    place = middle + (center[sample, camera, nearest.indices] - middle).clamp(-_REACH, _REACH)
     far = 3 * nearest.values.clamp(_NEAR_M, 100.0).log()[..., None]
     codes = torch.cat((place, far, boxes[sample, nearest.indices, 3:6].clamp(min=0.05).log()), dim=-1)
     return Tokens(nearest.values.isfinite(), nearest.indices, codes)

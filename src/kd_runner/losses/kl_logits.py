@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_runner.losses.masked import masked_mean
+from kd_runner.losses.functional.masked import masked_mean
 
 
 class KLLogits(nn.Module):

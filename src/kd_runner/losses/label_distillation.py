@@ -21,13 +21,13 @@ def with_teacher_boxes(
     """Ground truth, then the teacher's boxes: (B, M + P, D) boxes, (B, M + P) labels and mask.
 
     A teacher's box counts if its score is above `threshold`, and if no true box and no surer one of the teacher's, of
-    the same class, is centred within `radius` of it on the ground: that would be the same object twice.
+    the same class, is centerd within `radius` of it on the ground: that would be the same object twice.
 
     Args:
         gt_boxes: (B, M, D), x and y first; gt_labels (B, M) int64; gt_mask (B, M) bool, False where there is none.
         boxes: (B, P, D) in the same convention; scores (B, P), labels (B, P) int64.
         threshold: score from which the authors take a box for a label.
-        radius: metres.
+        radius: meters.
 
     Raises:
         ValueError: boxes of unlike length.
@@ -49,7 +49,7 @@ def with_teacher_boxes(
 
 
 def _same_object(boxes: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor, radius: float) -> Tensor:
-    """(B, P, M): one class, and centres within the radius."""
+    """(B, P, M): one class, and centers within the radius."""
     distance = torch.linalg.vector_norm(boxes[:, :, None, :2] - others[:, None, :, :2], dim=-1)
     return (labels[:, :, None] == other_labels[:, None]) & (distance <= radius)
 
@@ -60,7 +60,7 @@ class LabelDistillation(nn.Module):
     Args:
         loss: takes gt_boxes, gt_labels, gt_mask and the student's outputs.
         threshold: score above which a teacher's box is a label.
-        radius: metres within which a box of the same class is the same object.
+        radius: meters within which a box of the same class is the same object.
     """
 
     def __init__(self, loss: nn.Module, threshold: float = 0.6, radius: float = 1.0):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kd_runner.losses.hungarian import match
-from kd_runner.losses.set_focal import focal_cost, focal_sum
-from kd_runner.models.orion.box_code import encode
+from kd_runner.geometry.orion_coder import encode
+from kd_runner.losses.functional.hungarian import match
+from kd_runner.losses.functional.set_focal import focal_cost, focal_sum
 
 _WITHOUT_VELOCITY = 8  # numbers of a code that matching compares
 

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_runner.losses.hungarian import match
-from kd_runner.losses.set_focal import focal_cost, focal_sum
+from kd_runner.losses.functional.hungarian import match
+from kd_runner.losses.functional.set_focal import focal_cost, focal_sum
 
 
 class OrionMapLoss(nn.Module):
@@ -34,7 +34,7 @@ class OrionMapLoss(nn.Module):
 
     def forward(
         self, line_logits: Tensor, lines: Tensor, line_points: Tensor, line_labels: Tensor, line_mask: Tensor,
-        line_logits_many: Tensor | None = None, lines_many: Tensor | None = None, labeled: Tensor | None = None,
+        line_logits_one2many: Tensor | None = None, lines_one2many: Tensor | None = None, labeled: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Scalar.
 
@@ -42,15 +42,15 @@ class OrionMapLoss(nn.Module):
             line_logits, lines: `(L, B, Q, C)`, `(L, B, Q, points, 3)`.
             line_points, line_labels, line_mask: true lines `(B, M, points, 2 or 3)`, without a z at z = 0; `(B, M)`;
                 `(B, M)`, False for padding.
-            line_logits_many, lines_many: of the one-to-many queries.
+            line_logits_one2many, lines_one2many: of the one-to-many queries.
             labeled: bool `(B,)`; the lines of a sample are unknown where False: it does not count.
         """
         wanted = F.pad(line_points.float(), (0, 3 - line_points.shape[-1])).flatten(2)
         truth = (wanted, line_labels, line_mask, labeled)
         total = self._group(line_logits, lines, *truth, repeats=1)
-        if line_logits_many is None or lines_many is None or not lines_many.shape[2]:
+        if line_logits_one2many is None or lines_one2many is None or not lines_one2many.shape[2]:
             return total
-        many = self._group(line_logits_many, lines_many, *truth, repeats=self.one_to_many)
+        many = self._group(line_logits_one2many, lines_one2many, *truth, repeats=self.one_to_many)
         return total + self.many_weight * many
 
     def _group(

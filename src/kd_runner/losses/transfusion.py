@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from kd_runner.losses.gaussian_focal import centre_heatmap, gaussian_focal, gaussian_radius
-from kd_runner.models.bevfusion.coder import BoxCoder
-from kd_runner.models.bevfusion.rotated_iou import rotated_iou_3d
+from kd_runner.geometry.rotated_iou import rotated_iou_3d
+from kd_runner.geometry.transfusion_coder import BoxCoder
+from kd_runner.losses.functional.gaussian_focal import centre_heatmap, gaussian_focal, gaussian_radius
 
 ALPHA, GAMMA = 0.25, 2.0
 
@@ -21,10 +21,10 @@ class TransFusionLoss(nn.Module):
     H: Gaussian focal loss of the heat map, divided by the number of objects' cells. C: focal loss of the class logits
     of all proposals, R: L1 distance of the codes of matched ones; both are sums divided by the number of matches in the
     batch, at least 1. Matches are those of the Hungarian algorithm, for each sample and decoder layer. The public loss
-    is the same for one layer. Objects whose centre lies off the map do not count; a sample may have none.
+    is the same for one layer. Objects whose center lies off the map do not count; a sample may have none.
 
     Args:
-        voxel_size, point_cloud_range: of the net's voxels, in metres.
+        voxel_size, point_cloud_range: of the net's voxels, in meters.
         out_size_factor: voxels along a cell of the map.
         min_overlap, min_radius: of the bumps on the heat map, see `gaussian_radius`; cells.
         code_weights: of the ten numbers of a code.
@@ -91,7 +91,7 @@ class TransFusionLoss(nn.Module):
         Args:
             heatmap: logits (B, classes, X, Y), dimension 2 along x. codes: (layers, B, P, 10) as `BoxCoder`.
             cls_logits: (layers, B, P, classes).
-            gt_boxes: (B, M, 9): x, y, z of the gravity centre, dx, dy, dz, yaw, vx, vy. gt_labels: (B, M), int64.
+            gt_boxes: (B, M, 9): x, y, z of the gravity center, dx, dy, dz, yaw, vx, vy. gt_labels: (B, M), int64.
                 gt_mask: (B, M), bool, False for padding.
 
         Raises:

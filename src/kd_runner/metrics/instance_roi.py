@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from kd_runner.losses.hierarchical_unet.rois import VOID, labels
+from kd_runner.losses.functional.rois import VOID, labels
 
 CLASSES = ("background", "target", "non_target")
 

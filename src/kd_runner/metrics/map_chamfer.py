@@ -63,7 +63,7 @@ class MapChamfer(Metric):
         """Take B samples.
 
         Args:
-            points, scores, labels: predictions (B, Q, P, 2 or more), (B, Q), (B, Q); metres; label -1 for none.
+            points, scores, labels: predictions (B, Q, P, 2 or more), (B, Q), (B, Q); meters; label -1 for none.
             line_points, line_labels, line_mask: true lines (B, M, P, 2 or more), (B, M), (B, M).
             index: numbers of the samples in the data set (B,), below 2^24; each in one update only.
         """

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from kd_runner.losses.hierarchical_unet.rois import valid
+from kd_runner.losses.functional.rois import valid
 
 logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)  # at INFO it prints its tables
 

@@ -89,6 +89,6 @@ class NuScenesBenchmark(NuScenesDetection):
 
 
 def _in_racks(boxes: Tensor, racks: Tensor) -> Tensor:
-    """Which centres of boxes (B, N, 9) lie in one of the racks (B, R, 7): (B, N)."""
-    pairs = [inside(centre, rack[rack[:, 3] > 0]).any(0) for centre, rack in zip(boxes, racks)]
+    """Which centers of boxes (B, N, 9) lie in one of the racks (B, R, 7): (B, N)."""
+    pairs = [inside(center, rack[rack[:, 3] > 0]).any(0) for center, rack in zip(boxes, racks)]
     return torch.stack(pairs) if pairs else boxes.new_zeros(boxes.shape[:2], dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Detection by centre distance, the nuScenes way (Caesar et al. 2020, section 3.1; nuscenes-devkit 1.2)."""
+"""Detection by center distance, the nuScenes way (Caesar et al. 2020, section 3.1; nuscenes-devkit 1.2)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,7 +31,7 @@ _SAMPLE, _CLASS, _SCORE, _BOX, _ATTRIBUTE, _COLUMNS = 0, 1, 2, slice(3, 12), 12,
 
 
 class NuScenesDetection(Metric):
-    """mAP over centre distances, the errors of true positives, and NDS.
+    """mAP over center distances, the errors of true positives, and NDS.
 
     A prediction matches the nearest free object of its class if that is closer than a threshold, best scores first.
     AP is the mean precision at recalls above `min_recall`, less `min_precision` and rescaled. Errors are those of
@@ -45,11 +45,11 @@ class NuScenesDetection(Metric):
 
     Args:
         class_names: names of the labels 0, 1, ...
-        class_ranges: metres from the sensor to which each evaluated class counts; classes not named do not.
+        class_ranges: meters from the sensor to which each evaluated class counts; classes not named do not.
         round_range: the range is a circle (nuScenes) instead of the square |x|, |y| (Bench2Drive).
         filter_predictions: drop predictions out of range too, as nuScenes does. Bench2DriveZoo drops objects only, so
             that a prediction of what lies beyond counts as false there.
-        thresholds: centre distances in m.
+        thresholds: center distances in m.
         tp_threshold: the one of them whose matches have their errors measured.
         errors: which of ERRORS are part of NDS; Bench2Drive leaves out the last.
         undefined: class to the errors that it does not have (nuScenes: cones have no heading).
@@ -112,7 +112,7 @@ class NuScenesDetection(Metric):
         """Take B samples.
 
         Args:
-            boxes, scores, labels: predictions (B, Q, 9), (B, Q), (B, Q): centre x, y, z, width, length, height, yaw,
+            boxes, scores, labels: predictions (B, Q, 9), (B, Q), (B, Q): center x, y, z, width, length, height, yaw,
                 vx, vy; label -1 for none.
             gt_boxes, gt_labels, gt_mask: objects (B, M, 9), (B, M), (B, M), the mask False for padding.
             index: numbers of the samples in the data set (B,), below 2^24.
@@ -206,13 +206,13 @@ def match(found: Array, true: Array, thresholds: Sequence[float]) -> Array:
     turn, place = _turns(rows), _turns(columns)
     table = np.full((len(samples), place.max() + 1), -1)
     table[columns, place] = np.arange(len(true))
-    centres = np.append(true[:, _BOX][:, :2], [[np.inf, np.inf]], 0)[table]
+    centers = np.append(true[:, _BOX][:, :2], [[np.inf, np.inf]], 0)[table]
     free = np.broadcast_to(table >= 0, (len(thresholds), *table.shape)).copy()
     limits = np.array(thresholds)[:, None]
     for number in range(turn.max() + 1):
         now = np.flatnonzero(turn == number)
         at = rows[now]
-        gap = np.hypot(*np.moveaxis(centres[at] - found[now][:, _BOX][:, None, :2], -1, 0))
+        gap = np.hypot(*np.moveaxis(centers[at] - found[now][:, _BOX][:, None, :2], -1, 0))
         gap = np.where(free[:, at], gap, np.inf)
         nearest_one = gap.argmin(-1)
         taken = np.take_along_axis(gap, nearest_one[..., None], -1)[..., 0] < limits

@@ -19,7 +19,7 @@ class Budget:
     Args:
         ratio: share REMOVED, in [0, 1), of the units of the unpruned net. 0 removes nothing.
         scope: `block` takes the same share from every block; `global` ranks the units of all blocks together, each
-            block's scores divided by their root mean square (the per-layer l2 normalisation of Molchanov et al. 2017
+            block's scores divided by their root mean square (the per-layer l2 normalization of Molchanov et al. 2017
             and Michel et al. 2019, here independent of how many units a block has).
         floor: share of a block's units that is kept whatever its scores; one unit (one `multiple`) is always kept.
         multiple: kept counts are multiples of this (tensor cores like 8 and 64), the nearest one; a block that is

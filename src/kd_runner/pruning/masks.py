@@ -44,9 +44,9 @@ def _norm(factor: Tensor):
     def norm(module: nn.LayerNorm, args: tuple[Tensor], output: Tensor) -> Tensor:
         x = args[0].to(factor.dtype)
         weight = factor / factor.sum()
-        centred = x - (x * weight).sum(-1, keepdim=True)
-        variance = (centred.square() * weight).sum(-1, keepdim=True)
-        y = centred * (variance + module.eps).rsqrt()
+        centerd = x - (x * weight).sum(-1, keepdim=True)
+        variance = (centerd.square() * weight).sum(-1, keepdim=True)
+        y = centerd * (variance + module.eps).rsqrt()
         if module.elementwise_affine:
             y = y * module.weight + (0 if module.bias is None else module.bias)
         return y.to(output.dtype)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from kd_runner.multiply_adds import counter
+from kd_runner.profiling.multiply_adds import counter
 
 
 @torch.no_grad()

@@ -16,9 +16,9 @@ from pathlib import Path
 from torch import nn
 
 from kd_runner.errors import ConfigError, nearest
-from kd_runner.files import write_text
 from kd_runner.pruning.layout import KINDS, Layout, find_units
 from kd_runner.pruning.surgery import cut
+from kd_runner.runtime.files import write_text
 
 FORMAT = "kd_runner.pruning/1"
 Spec = dict

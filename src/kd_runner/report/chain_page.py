@@ -1,13 +1,13 @@
-"""report.md and table.csv of run=chain."""
+"""report.md and table.csv of task=assistant_chain."""
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kd_runner.files import write_text
 from kd_runner.report.statistics import estimate
 from kd_runner.report.tables import comma_separated, markdown
+from kd_runner.runtime.files import write_text
 
 
 def write(folder: Path, summary: Mapping[str, Any], scores: Mapping[str, Sequence[float]]) -> None:

@@ -1,4 +1,4 @@
-"""The report of run=compare: report.md, table.csv, comparison.png."""
+"""The report of task=compare: report.md, table.csv, comparison.png."""
 
 import math
 from pathlib import Path
@@ -6,10 +6,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from kd_runner.files import write_text
 from kd_runner.pruning.report import table
 from kd_runner.report.statistics import estimate, gain, gap_closed, verdict
 from kd_runner.report.tables import comma_separated, markdown
+from kd_runner.runtime.files import write_text
 
 
 def write(cfg: DictConfig, summary: dict[str, Any], folder: Path) -> None:
@@ -32,7 +32,7 @@ def write(cfg: DictConfig, summary: dict[str, Any], folder: Path) -> None:
     sections = [
         f"# {folder.name}: what distillation gained",
         f"Scale **{cfg.scale}**, metric `{cfg.monitor}`, seeds {summary['seeds']}. Every arm starts from the same "
-        "weights, sees the same labelled samples in the same order, and takes the same number of optimizer steps. "
+        "weights, sees the same labeled samples in the same order, and takes the same number of optimizer steps. "
         "± is the half-width of the 95 % interval over the seeds (Student's t; paired for the gains).",
         markdown(results),
         *(_sentence(name, control, summary["gains"][name]) for name in others),

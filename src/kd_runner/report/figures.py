@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from kd_runner.report.curves import curve
 from kd_runner.report.grouped import Row, Section, classes
 
-# Okabe and Ito's colours, which most people can tell apart; the teacher is black.
+# Okabe and Ito's colors, which most people can tell apart; the teacher is black.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F")
 MOST = len(_COLOURS)
 
-Colours = dict[str, str]
+Colors = dict[str, str]
 
 
 def chosen(section: Section) -> list[Row]:
@@ -32,19 +32,17 @@ def chosen(section: Section) -> list[Row]:
 def figures(section: Section) -> dict[str, str]:
     """Caption to SVG; only those for which something was measured."""
     rows = chosen(section)
-    colours: Colours = {row.label: _COLOURS[at] for at, row in enumerate(_taught(rows))}
-    colours |= {row.label: "black" for row in rows if row.teaches}
+    colors: Colors = {row.label: _COLOURS[at] for at, row in enumerate(_taught(rows))}
+    colors |= {row.label: "black" for row in rows if row.teaches}
     left_out = len(section.rows) - len(rows)
     which = f" (the best {len(rows)} of {len(section.rows)} rows)" if left_out else ""
     found = {
-        f"{section.monitor}: every seed, mean and 95 % interval{which}": _scores(section, rows, colours),
-        f"{section.monitor} on the validation set while training: mean, and every seed": _curves(
-            section, rows, colours
-        ),
-        f"{section.monitor} against size and speed": _costs(section, rows, colours),
+        f"{section.monitor}: every seed, mean and 95 % interval{which}": _scores(section, rows, colors),
+        f"{section.monitor} on the validation set while training: mean, and every seed": _curves(section, rows, colors),
+        f"{section.monitor} against size and speed": _costs(section, rows, colors),
     }
     for kind, labels in classes(section.rows).items():
-        found[f"{kind} of every class, mean over the seeds"] = _per_class(kind, labels, rows, colours)
+        found[f"{kind} of every class, mean over the seeds"] = _per_class(kind, labels, rows, colors)
     return {caption: svg for caption, svg in found.items() if svg}
 
 
@@ -70,20 +68,20 @@ def _draw(width: float, height: float, draw: Callable[[Figure], object]) -> str:
     return re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text[text.index("<svg") :], count=1)
 
 
-def _legend(figure: Figure, rows: Sequence[Row], colours: Colours) -> None:
+def _legend(figure: Figure, rows: Sequence[Row], colors: Colors) -> None:
     """Below the axes, a line a row: labels are long."""
-    handles = [figure.axes[0].plot([], [], marker="o", color=colours[row.label], linewidth=1.5)[0] for row in rows]
+    handles = [figure.axes[0].plot([], [], marker="o", color=colors[row.label], linewidth=1.5)[0] for row in rows]
     figure.legend(handles, [row.label for row in rows], loc="outside lower left", frameon=False, ncols=1)
 
 
-def _scores(section: Section, rows: Sequence[Row], colours: Colours) -> str:
+def _scores(section: Section, rows: Sequence[Row], colors: Colors) -> str:
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for at, row in enumerate(reversed(rows)):
-            mean, colour = row.mean, colours[row.label]
-            axes.scatter([run.score for run in row.runs], [at] * len(row.runs), s=22, color=colour, alpha=0.45)
+            mean, color = row.mean, colors[row.label]
+            axes.scatter([run.score for run in row.runs], [at] * len(row.runs), s=22, color=color, alpha=0.45)
             half = 0 if math.isnan(mean.half_width) else mean.half_width
-            axes.errorbar(mean.mean, at, xerr=half, fmt="D", markersize=6, color=colour, capsize=4)
+            axes.errorbar(mean.mean, at, xerr=half, fmt="D", markersize=6, color=color, capsize=4)
             axes.annotate(f"{mean.mean:.3f}", (mean.mean, at), (0, 8), textcoords="offset points", ha="center")
         if section.teacher is not None:
             axes.axvline(section.teacher.mean.mean, color="black", linewidth=0.8, linestyle="--")
@@ -96,7 +94,7 @@ def _scores(section: Section, rows: Sequence[Row], colours: Colours) -> str:
     return _draw(9, 1.0 + 0.5 * len(rows), draw)
 
 
-def _curves(section: Section, rows: Sequence[Row], colours: Colours) -> str:
+def _curves(section: Section, rows: Sequence[Row], colors: Colors) -> str:
     found = {row.label: [c for run in row.runs if (c := curve(run.folder, section.monitor))] for row in _taught(rows)}
     shown = [row for row in rows if found.get(row.label)]
     if not shown:
@@ -105,24 +103,24 @@ def _curves(section: Section, rows: Sequence[Row], colours: Colours) -> str:
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for row in shown:
-            seeds, colour = found[row.label], colours[row.label]
+            seeds, color = found[row.label], colors[row.label]
             if len(seeds) > 1:
                 for points in seeds:
-                    axes.plot(*zip(*points), color=colour, linewidth=0.7, alpha=0.35)
+                    axes.plot(*zip(*points), color=color, linewidth=0.7, alpha=0.35)
             steps = sorted(set.intersection(*({step for step, _ in points} for points in seeds)))
             means = [sum(dict(points)[step] for points in seeds) / len(seeds) for step in steps]
-            axes.plot(steps, means, color=colour, linewidth=2, marker="o", markersize=3)
+            axes.plot(steps, means, color=color, linewidth=2, marker="o", markersize=3)
         if section.teacher is not None:
             axes.axhline(section.teacher.mean.mean, color="black", linewidth=0.8, linestyle="--")
         axes.set_xlabel("optimizer steps")
         axes.set_ylabel(section.monitor)
         axes.grid(color="0.92")
-        _legend(figure, shown, colours)
+        _legend(figure, shown, colors)
 
     return _draw(9, 3.8 + 0.2 * len(shown), draw)
 
 
-def _costs(section: Section, rows: Sequence[Row], colours: Colours) -> str:
+def _costs(section: Section, rows: Sequence[Row], colors: Colors) -> str:
     kinds = {
         "parameters": "parameters, M",
         "torch_ms": "torch, ms a sample",
@@ -138,32 +136,30 @@ def _costs(section: Section, rows: Sequence[Row], colours: Colours) -> str:
         for axes, kind in zip(plots, known):
             for row in shown:
                 cost = row.cost(kind) / (1e6 if kind == "parameters" else 1)
-                axes.scatter(cost, row.mean.mean, s=45, color=colours[row.label], marker="*" if row.teaches else "o")
+                axes.scatter(cost, row.mean.mean, s=45, color=colors[row.label], marker="*" if row.teaches else "o")
             axes.set_xlim(left=0)
             axes.set_xlabel(kinds[kind])
             axes.grid(color="0.92")
             axes.set_axisbelow(True)
         plots[0].set_ylabel(section.monitor)
-        _legend(figure, shown, colours)
+        _legend(figure, shown, colors)
 
     return _draw(9, 3.2 + 0.2 * len(shown), draw)
 
 
-def _per_class(kind: str, labels: Sequence[str], rows: Sequence[Row], colours: Colours) -> str:
+def _per_class(kind: str, labels: Sequence[str], rows: Sequence[Row], colors: Colors) -> str:
     width = 0.84 / len(rows)
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for at, row in enumerate(rows):
             places = [label_at + (at - (len(rows) - 1) / 2) * width for label_at in range(len(labels))]
-            axes.bar(
-                places, [row.metric(f"{kind}/{label}") for label in labels], width * 0.92, color=colours[row.label]
-            )
+            axes.bar(places, [row.metric(f"{kind}/{label}") for label in labels], width * 0.92, color=colors[row.label])
         axes.set_xticks(range(len(labels)), labels, rotation=0 if max(map(len, labels)) < 5 else 40, ha="center")
         axes.set_ylabel(kind)
         axes.grid(axis="y", color="0.92")
         axes.set_axisbelow(True)
-        _legend(figure, rows, colours)
+        _legend(figure, rows, colors)
 
     return _draw(9, 3.2 + 0.2 * len(rows), draw)
 

@@ -6,11 +6,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from kd_runner.files import write_text
 from kd_runner.report.figures import figures
 from kd_runner.report.grouped import Row, Section
 from kd_runner.report.runs import Unread
 from kd_runner.report.tables import comma_separated, markdown, text
+from kd_runner.runtime.files import write_text
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -36,7 +36,7 @@ footer { margin-top: 3rem; color: #555; font-size: .85rem; }
 _READING = (
     "± is the half-width of the 95 % interval over the seeds (Student's t). A gain is the mean difference, seed by "
     "seed, to the row without distillation that is the same otherwise; an interval that holds zero is no gain. Rows "
-    "of different experiments and scales are never compared. Latencies come from run=compare: one sample, CPU."
+    "of different experiments and scales are never compared. Latencies come from task=compare: one sample, CPU."
 )
 
 

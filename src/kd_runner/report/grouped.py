@@ -10,7 +10,7 @@ from kd_runner.report.runs import Run, Unread
 from kd_runner.report.statistics import Estimate, estimate, gain, gap_closed, verdict
 
 # What makes no other result: two runs that differ in these alone are one row.
-_FREE = {"seed", "seeds", "resume", "cache", "logger", "export", "callbacks", "threads", "run"}
+_FREE = {"seed", "seeds", "resume", "cache", "logger", "export", "callbacks", "threads", "task"}
 # What only a distilled run reads.
 _DISTILLING = {"kd", "teacher"}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from kd_runner.files import read_json
+from kd_runner.runtime.files import read_json
 
 _MARKS = ("metrics.json", "failed.json", "config.yaml", ".hydra")
 
@@ -87,7 +87,7 @@ def _read(folder: Path) -> Iterator[Run]:
         raise _Unfit("not finished" if begun else "refused at its start" if known else "holds no run")
     result, settings = read_json(folder / "metrics.json"), _settings(folder)
     if not {"metrics", "arms"} & result.keys():
-        raise _Unfit("nothing was measured in it (run=export?)")
+        raise _Unfit("nothing was measured in it (task=export?)")
     told = {"experiment": _experiment(folder), "scale": result["scale"], "monitor": settings["monitor"]}
     if "arms" in result:
         yield from _comparison(folder, result, settings, told)
@@ -96,13 +96,13 @@ def _read(folder: Path) -> Iterator[Run]:
             yield Run(folder, **told, arm=f"{role}, evaluated", seed=None, settings=settings, metrics=metrics)
     else:
         kind = "distilled" if settings["kd.enabled"] else "undistilled"
-        arm = "teacher, trained" if settings["run._target_"].endswith(".teacher") else kind
+        arm = "teacher, trained" if settings["task._target_"].endswith(".train_teacher") else kind
         yield Run(folder, **told, arm=arm, seed=result["seed"], settings=settings, metrics=result["metrics"],
                   costs=_costs(result))  # fmt: skip
 
 
 def _comparison(folder: Path, result: Any, settings: dict[str, Any], told: dict[str, Any]) -> Iterator[Run]:
-    """run=compare and run=chain: the teacher, and every arm and seed, each with a folder of its own."""
+    """task=compare and task=assistant_chain: the teacher, and every arm and seed, each with a folder of its own."""
     costs = result.get("costs", {})
     yield Run(folder, **told, arm="teacher", seed=None, settings=settings, metrics=result["teacher"],
               costs=_costs(costs.get("teacher", {})))  # fmt: skip

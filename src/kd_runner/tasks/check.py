@@ -1,4 +1,4 @@
-"""run=check: everything that can be known before training, in seconds."""
+"""task=check: everything that can be known before training, in seconds."""
 
 import shutil
 import time
@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from kd_runner import build
+from kd_runner.config import build
 from kd_runner.data.module import DataModule
-from kd_runner.distiller import Distiller
+from kd_runner.distillation.features import FeatureExtractor
+from kd_runner.distillation.loss_terms import LossTerm, weighted_total
+from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError
-from kd_runner.losses.terms import Term, blend
-from kd_runner.taps import TappedNet
 
 console = Console(width=140, highlight=False)
 
@@ -69,16 +69,16 @@ def _show_data(cfg: DictConfig, data: DataModule) -> None:
 
 
 def _show_taps(module: Distiller, example: Any) -> None:
-    table = _table("Taps", "name", "teacher", "shape", "student", "shape")
+    table = _table("Features", "name", "teacher", "shape", "student", "shape")
     with torch.no_grad():
         module.eval()
-        ours = module.tapped_student(example, list(module.tapped_student.taps))
-        theirs = module.teacher(example, list(module.teacher.taps)) if module.teacher else {}
+        ours = module.tapped_student(example, list(module.tapped_student.features))
+        theirs = module.teacher(example, list(module.teacher.features)) if module.teacher else {}
         module.train()
-    paths = module.teacher.taps if module.teacher else {}
-    for name in dict.fromkeys([*paths, *module.tapped_student.taps]):
+    paths = module.teacher.features if module.teacher else {}
+    for name in dict.fromkeys([*paths, *module.tapped_student.features]):
         there = [paths.get(name, "–"), _shape(theirs[name]) if name in theirs else "–"]
-        here = [module.tapped_student.taps.get(name, "–"), _shape(ours[name]) if name in ours else "–"]
+        here = [module.tapped_student.features.get(name, "–"), _shape(ours[name]) if name in ours else "–"]
         table.add_row(name, *there, *here)
     console.print(table)
 
@@ -102,7 +102,7 @@ def _show_parameters(module: Distiller) -> None:
 
 
 def _show_losses(module: Distiller, example: Any) -> None:
-    """Values and gradient norms on one batch; the total is that of `blend`."""
+    """Values and gradient norms on one batch; the total is that of `weighted_total`."""
     table = _table(
         f"Losses on {len(example['index'])} samples (kd.alpha {module.alpha if module.alpha is not None else 'off'})",
         "term", "kind", "weight", "value", "gradient norm at the student", "of it, weighted",
@@ -116,11 +116,13 @@ def _show_losses(module: Distiller, example: Any) -> None:
         norm = _gradient_norm(values[term.name], module.student)
         if norm == 0:
             console.print(f"[yellow]loss.{term.name} has no gradient at the student on this batch: does it read it?[/]")
-        kind = "distils" if term.distills else "task"
-        share = (blend([term], values, module.alpha) / values[term.name]).item() if values[term.name] != 0 else 0.0
+        kind = "distils" if term.uses_teacher else "task"
+        share = (
+            (weighted_total([term], values, module.alpha) / values[term.name]).item() if values[term.name] != 0 else 0.0
+        )
         table.add_row(term.name, kind, f"{term.weight:g}", f"{values[term.name].item():.4f}", f"{norm:.4f}",
                       f"{norm * share:.4f}")  # fmt: skip
-    total = blend(module.terms, values, module.alpha)
+    total = weighted_total(module.terms, values, module.alpha)
     table.add_row("total", "", "", f"{total.item():.4f}", f"{_gradient_norm(total, module.student):.4f}", "")
     console.print(table)
     moved = [name for name, before in buffers.items() if not torch.equal(before, _statistics(module.teacher)[name])]
@@ -133,11 +135,11 @@ def _gradient_norm(value: torch.Tensor, net: nn.Module) -> float:
     return sum(float(g.square().sum()) for g in gradients if g is not None) ** 0.5
 
 
-def _statistics(teacher: TappedNet | None) -> dict[str, torch.Tensor]:
+def _statistics(teacher: FeatureExtractor | None) -> dict[str, torch.Tensor]:
     return {} if teacher is None else {name: value.clone() for name, value in teacher.net.named_buffers()}
 
 
-def check_indices(terms: list[Term], data: DataModule, count: int = 8) -> None:
+def check_indices(terms: list[LossTerm], data: DataModule, count: int = 8) -> None:
     """A loss that reads an `index` keeps a row for each sample (or object): its number must be the same however the
     sample is augmented, and nobody else's. Else the loss stays finite and teaches nothing. Below 0 stands for none.
 
@@ -167,7 +169,7 @@ def check_indices(terms: list[Term], data: DataModule, count: int = 8) -> None:
             raise ConfigError(f"loss.{term.name}.fn.n_data={rows}: there are {samples} training samples")
 
 
-def _numbers(sample: dict[str, Any], term: Term) -> set[int]:
+def _numbers(sample: dict[str, Any], term: LossTerm) -> set[int]:
     index, mask = (str(term.inputs.get(name)).removeprefix("batch.") for name in ("index", "mask"))
     numbers = sample[index][sample[mask]] if mask in sample else sample[index].flatten()
     return {number for number in numbers.tolist() if number >= 0}

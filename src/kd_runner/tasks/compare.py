@@ -1,4 +1,4 @@
-"""run=compare: what did distillation gain? The same student trained with and without it, over several seeds."""
+"""task=compare: what did distillation gain? The same student trained with and without it, over several seeds."""
 
 import contextlib
 import hashlib
@@ -11,35 +11,40 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_runner import build, folders
+from kd_runner.config import build
+from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.errors import ConfigError, nearest
-from kd_runner.files import read_json, write_json
-from kd_runner.launch import num_processes
-from kd_runner.processes import in_parallel
-from kd_runner.report import compare_page, costs
-from kd_runner.taps import TappedNet
-from kd_runner.tasks.distill import distill
+from kd_runner.profiling import costs
+from kd_runner.report import compare_page
+from kd_runner.runtime import run_folder
+from kd_runner.runtime.files import read_json, write_json
+from kd_runner.runtime.launch import num_processes
+from kd_runner.runtime.processes import in_parallel
 from kd_runner.tasks.evaluate import measure
+from kd_runner.tasks.train import train
 
 log = logging.getLogger(__name__)
 
 
 def compare(cfg: DictConfig, folder: Path) -> float | None:
-    """Run every arm of `run.arms` with every seed, each in a folder of its own, and report. A run that was stopped goes
-    on with what is missing, and one that ended takes more seeds. Returns the metric of the last measured arm, mean over
-    the seeds.
+    """Run every arm of `task.arms` with every seed, each in a folder of its own, and report.
+
+    A run that was stopped goes on with what is missing, and one that ended takes more seeds. Returns the metric of the
+    last measured arm, mean over the seeds.
     """
-    return folders.once(folder, cfg, lambda: _compare(cfg, folder), growing="seeds")
+    return run_folder.run_or_load(folder, cfg, lambda: _compare(cfg, folder), extendable_key="seeds")
 
 
 def _compare(cfg: DictConfig, folder: Path) -> float | None:
     data = build.data(cfg)
     places = {(seed, name): folder / f"seed{seed}_{name}" for seed in cfg.seeds for name in arms(cfg)}
-    runs_of = [(arm(cfg, seed, f"run.arms.{at}", arms(cfg)[at]), place) for (seed, at), place in places.items()]
-    run_all(cfg, runs_of, [(_export_teacher, folders.resolved(cfg), folder / "teacher")] if cfg.get("export") else [])
+    runs_of = [(arm(cfg, seed, f"task.arms.{at}", arms(cfg)[at]), place) for (seed, at), place in places.items()]
+    run_all(
+        cfg, runs_of, [(_export_teacher, run_folder.resolved(cfg), folder / "teacher")] if cfg.get("export") else []
+    )
     teacher = build.teacher(cfg)
     teacher_metrics = measure(cfg, folder, teacher, data)  # every process takes its share
-    if not folders.is_first():
+    if not run_folder.is_first():
         return None
     for seed in cfg.seeds:
         _same_start([places[seed, name] for name in arms(cfg)])
@@ -64,18 +69,18 @@ def _compare(cfg: DictConfig, folder: Path) -> float | None:
 
 
 def arms(cfg: DictConfig) -> dict[str, dict[str, Any]]:
-    """Arms in order, the control first; without those that are null or equal another (nothing unlabelled to leave
+    """Arms in order, the control first; without those that are null or equal another (nothing unlabeled to leave
     out).
     """
     found: dict[str, dict[str, Any]] = {}
-    for name, settings in OmegaConf.to_container(cfg.run.arms).items():  # type: ignore[union-attr]
+    for name, settings in OmegaConf.to_container(cfg.task.arms).items():  # type: ignore[union-attr]
         if settings is None:
             continue
         changing = {key: value for key, value in settings.items() if OmegaConf.select(cfg, key) != value}
         if not settings or changing:
             found[str(name)] = changing
     if len(found) < 2:
-        raise ConfigError("run.arms: two arms that differ are needed, the control first")
+        raise ConfigError("task.arms: two arms that differ are needed, the control first")
     return found
 
 
@@ -88,7 +93,7 @@ def arm(cfg: DictConfig, seed: int, named: str, settings: dict[str, Any]) -> Dic
     """The configuration of one arm: no export of its own, a seed, and what differs (`named`: for messages)."""
     own = cfg.copy()
     own.seed, own.seeds, own.export, own.resume = seed, [seed], None, None
-    own.run = OmegaConf.create({"_target_": "kd_runner.tasks.distill.distill"})
+    own.run = OmegaConf.create({"_target_": "kd_runner.tasks.train.train"})
     for key, value in settings.items():
         try:
             OmegaConf.update(own, key, value, merge=False)
@@ -96,11 +101,11 @@ def arm(cfg: DictConfig, seed: int, named: str, settings: dict[str, Any]) -> Dic
             parent = OmegaConf.select(own, key.rpartition(".")[0] or "") or own
             hint = nearest(key.rpartition(".")[2], map(str, parent))
             raise ConfigError(f"{named}: no key {key!r} in the configuration.{hint}") from None
-    return folders.resolved(own)
+    return run_folder.resolved(own)
 
 
 def run_all(cfg: DictConfig, runs: list[tuple[DictConfig, Path]], then: Iterable[tuple[Any, ...]] = ()) -> None:
-    """Distil by every configuration in its folder, `run.workers` at a time.
+    """Distil by every configuration in its folder, `task.workers` at a time.
 
     Args:
         then: function and arguments of what else is to be done, as soon as a process is free.
@@ -120,8 +125,8 @@ def _call(function: Callable[..., None], *arguments: Any) -> None:
 
 def _workers(cfg: DictConfig, runs: int) -> int:
     """Runs at a time: what is asked for, else one per core where a run is one CPU process."""
-    if cfg.run.workers is not None:
-        return cfg.run.workers
+    if cfg.task.workers is not None:
+        return cfg.task.workers
     alone = cfg.trainer.accelerator == "cpu" and num_processes(cfg) == 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(runs, cores) if alone else 1
@@ -129,16 +134,19 @@ def _workers(cfg: DictConfig, runs: int) -> int:
 
 def _run(cfg: DictConfig, place: Path) -> None:
     """One arm and seed."""
-    with _named(place), folders.lock(place):
-        distill(cfg, place)
+    with _named(place), run_folder.lock(place):
+        train(cfg, place)
 
 
 def _export_teacher(cfg: DictConfig, place: Path) -> None:
     """The teacher's ONNX file, and in `export.json` what was found of it."""
-    if folders.is_first():
+    if run_folder.is_first():
         with _named(place):
             module = build.evaluator(cfg, build.teacher(cfg))
-            write_json(place / "export.json", build.make(cfg.export, "export").export(module, build.data(cfg), place))
+            write_json(
+                place / "export.json",
+                build.instantiate_checked(cfg.export, "export").export(module, build.data(cfg), place),
+            )
 
 
 @contextlib.contextmanager
@@ -171,15 +179,15 @@ def _same_start(places: list[Path]) -> None:
     assert len(digests) == 1, f"different initial weights in {places}"
 
 
-def _costs(cfg: DictConfig, folder: Path, nets: dict[str, TappedNet], data: Any) -> dict[str, Any]:
+def _costs(cfg: DictConfig, folder: Path, nets: dict[str, FeatureExtractor], data: Any) -> dict[str, Any]:
     """Size and speed of teacher and student, side by side in one run."""
     batch = data.example(1)
-    found = {role: costs.static(net, batch) for role, net in nets.items()}
-    calls = {f"{role} torch": costs.torch_call(net, batch) for role, net in nets.items()}
+    found = {role: costs.static(net.net, net.one_sample(batch)) for role, net in nets.items()}
+    calls = {f"{role} torch": costs.torch_call(net.net, net.one_sample(batch)) for role, net in nets.items()}
     if cfg.get("export"):
         from kd_runner.export import onnx
 
-        exporter = build.make(cfg.export, "export")
+        exporter = build.instantiate_checked(cfg.export, "export")
         found["teacher"] |= read_json(folder / "teacher" / "export.json")
         found["student"] |= exporter.export(build.evaluator(cfg, nets["student"]), data, folder)
         for role, place in (("teacher", folder / "teacher"), ("student", folder)):

@@ -1,4 +1,4 @@
-"""run=evaluate: teacher and student on the validation set."""
+"""task=evaluate: teacher and student on the validation set."""
 
 import logging
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from kd_runner import build
+from kd_runner.config import build
 from kd_runner.data.module import DataModule
+from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.errors import ConfigError
-from kd_runner.files import write_json, write_text
 from kd_runner.report.tables import markdown
-from kd_runner.taps import TappedNet
+from kd_runner.runtime.files import write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> float | None:
     return score
 
 
-def measure(cfg: DictConfig, folder: Path, net: TappedNet, data: DataModule) -> dict[str, float]:
+def measure(cfg: DictConfig, folder: Path, net: FeatureExtractor, data: DataModule) -> dict[str, float]:
     """Metrics of one net on the validation set."""
     quiet = cfg.copy()
     quiet.callbacks, quiet.export, quiet.logger = None, None, None

@@ -1,13 +1,13 @@
-"""run=export: the student as a checked ONNX file."""
+"""task=export: the student as a checked ONNX file."""
 
 import logging
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from kd_runner import build
+from kd_runner.config import build
 from kd_runner.errors import ConfigError
-from kd_runner.files import write_json
+from kd_runner.runtime.files import write_json
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +19,6 @@ def export(cfg: DictConfig, folder: Path) -> None:
     if not cfg.get("export"):
         raise ConfigError("export: choose export=onnx or export=int8")
     module = build.evaluator(cfg, build.student(cfg))
-    found = build.make(cfg.export, "export").export(module, build.data(cfg), folder)
+    found = build.instantiate_checked(cfg.export, "export").export(module, build.data(cfg), folder)
     write_json(folder / "metrics.json", found)
     log.info("%s", folder / "model.onnx")

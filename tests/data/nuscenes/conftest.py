@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kd_runner.data.driving.nuscenes_writer import write
+from kd_runner.synthetic.driving.nuscenes_writer import write
 
 MOUNT = ([1.0, 0.2, 1.8], [0.7, 0.02, -0.01, -0.7])
 POSES = [([400.0 + 3 * k, 1100.0 - k, 0.1 * k], [0.9, 0.01, 0.02 * k, 0.3 + 0.1 * k]) for k in range(4)]

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from kd_runner.data.nuscenes.balanced import ClassBalanced
-from kd_runner.data.nuscenes.lidar import NuScenesLidar
-from kd_runner.data.order import Seeded
+from kd_runner.data.nuscenes.dataset import NuScenesLidar
+from kd_runner.data.order import SeededDataset
 
 
 class Frames:
@@ -37,7 +37,7 @@ def test_every_class_is_drawn_equally_often() -> None:
 
 
 def test_the_index_is_that_of_the_frame() -> None:
-    samples = Seeded(ClassBalanced(Frames()))  # type: ignore[arg-type]
+    samples = SeededDataset(ClassBalanced(Frames()))  # type: ignore[arg-type]
     for number in range(len(samples)):
         sample = samples[(number, 7)]
         assert int(sample["index"]) == int(sample["frame"])
@@ -46,6 +46,6 @@ def test_the_index_is_that_of_the_frame() -> None:
 
 def test_on_the_world(world: Path) -> None:
     dataset = NuScenesLidar(world, "v1.0-mini", "world_train", train=True, num_sweeps=0)
-    samples = Seeded(ClassBalanced(dataset))
+    samples = SeededDataset(ClassBalanced(dataset))
     assert len(samples) > len(dataset)
     assert {int(samples[n]["index"]) for n in range(0, len(samples), 7)} <= set(range(len(dataset)))

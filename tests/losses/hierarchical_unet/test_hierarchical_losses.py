@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from kd_runner.losses.functional.class_balance import ClassBalance
+from kd_runner.losses.functional.edges import boundary
 from kd_runner.losses.hierarchical_unet.boundary import BoundaryAwareCE
 from kd_runner.losses.hierarchical_unet.branches import BackgroundForegroundCE, TargetNonTargetCE
-from kd_runner.losses.hierarchical_unet.class_balance import ClassBalance
 from kd_runner.losses.hierarchical_unet.consistency import ForegroundConsistency
 from kd_runner.losses.hierarchical_unet.contour import ContourBCE
 from kd_runner.losses.hierarchical_unet.dice import TargetDice
 from kd_runner.losses.hierarchical_unet.distance import EdgeDistanceL1, edge_distance
-from kd_runner.losses.hierarchical_unet.edges import boundary
 
 MASK = torch.tensor([[True, False], [True, True]])
 SIZE = (9, 7)
@@ -61,7 +61,7 @@ def test_outputs_of_all_rois_give_what_those_that_count_give(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*LOSSES, "distance"])
 def test_rois_without_labels_have_no_say(name: str) -> None:
-    """Of a batch of labelled and unlabelled images the loss is that of the labelled ones; of unlabelled ones, zero."""
+    """Of a batch of labeled and unlabeled images the loss is that of the labeled ones; of unlabeled ones, zero."""
     loss, argument, channels = {**LOSSES, "distance": (EdgeDistanceL1(), "distance", 1)}[name]
     loss.eval()
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from kd_runner.geometry.transfusion_coder import BoxCoder, to_bottom
 from kd_runner.models.bevfusion import BEVFusionLidar, DensePart
-from kd_runner.models.bevfusion.coder import BoxCoder, to_bottom
 
 Make = Callable[..., BEVFusionLidar]
 HALF_SECOND = {"second_channels": (64, 128), "fpn_channels": (128, 128)}
@@ -64,7 +64,7 @@ def test_dimension_2_of_the_map_is_x(small: Make) -> None:
 
 
 def test_proposals_are_the_highest_peaks(small: Make) -> None:
-    """By a loop over cells: border cells only for the point class, elsewhere no higher neighbour."""
+    """By a loop over cells: border cells only for the point class, elsewhere no higher neighbor."""
     head = small(num_proposals=5).bbox_head.eval()
     heat = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     peaks = head._peaks(heat)

@@ -71,7 +71,7 @@ def test_padding_is_left_out_and_has_no_say(net: HierarchicalUNet) -> None:
 
 
 def test_boxes_are_shares_of_width_and_height(net: HierarchicalUNet) -> None:
-    """Cutting a ramp in x (and y) gives the positions of the box's cells, in pixels less the half of the centre."""
+    """Cutting a ramp in x (and y) gives the positions of the box's cells, in pixels less the half of the center."""
     x = torch.arange(48.0).expand(32, 48)
     y = torch.arange(32.0)[:, None].expand(32, 48)
     image = torch.stack([x, y])[None]

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from kd_runner.losses.orion_detection import OrionDetectionLoss
 from kd_runner.losses.orion_map import OrionMapLoss
-from kd_runner.models.eva_vit import EvaViT
 from kd_runner.models.orion.detector import Orion
+from kd_runner.models.orion.eva_vit import EvaViT
 
 Build = Callable[..., Orion]
 Frame = dict[str, Tensor]
@@ -27,7 +27,7 @@ def test_shapes_in_training(small: Build, frame: Frame) -> None:
         "dn_logits": (2, 2, 9, 9), "dn_codes": (2, 2, 9, 10),
         "dn_boxes": (2, 9, 9), "dn_labels": (2, 9), "dn_mask": (2, 9),
         "line_logits": (2, 2, 4, 6), "lines": (2, 2, 4, 3, 3),
-        "line_logits_many": (2, 2, 8, 6), "lines_many": (2, 2, 8, 3, 3),
+        "line_logits_one2many": (2, 2, 8, 6), "lines_one2many": (2, 2, 8, 3, 3),
         "boxes": (2, 10, 9), "scores": (2, 10), "labels": (2, 10),
         "line_points": (2, 4, 3, 3), "line_scores": (2, 4), "line_labels": (2, 4),
     }  # fmt: skip
@@ -36,7 +36,7 @@ def test_shapes_in_training(small: Build, frame: Frame) -> None:
 def test_what_training_adds_is_empty_outside_it(small: Build, frame: Frame) -> None:
     net = small().eval()
     found, plain = net(**frame), given(net, frame)
-    for name in ("dn_logits", "dn_codes", "line_logits_many", "lines_many"):
+    for name in ("dn_logits", "dn_codes", "line_logits_one2many", "lines_one2many"):
         assert found[name].shape[2] == 0
     for name in ("dn_boxes", "dn_labels", "dn_mask"):
         assert found[name].shape[1] == 0
@@ -82,7 +82,7 @@ def test_placed_queries_alone_know_where_they_are(small: Build, frame: Frame) ->
     """Where all tokens look alike, wherever a query looks it finds the same."""
     blank = {**frame, "images": torch.zeros_like(frame["images"])}
     for placed in (False, True):
-        net = small(placed_queries=placed, num_propagated=0, memory_length=0).eval()
+        net = small(position_init_queries=placed, num_propagated=0, memory_length=0).eval()
         spread = given(net, blank)["logits"][-1, 0].std(dim=0).max().item()
         assert (spread > 1e-3) if placed else (spread < 1e-5)
 
@@ -103,7 +103,7 @@ def test_every_trained_parameter_learns_from_the_losses(small: Build, frame: Fra
     lines = torch.rand(2, 4, 3, 2), torch.zeros(2, 4).long(), torch.tensor([[True] * 4, [False] * 4])
     truth = {name: frame[name] for name in ("gt_boxes", "gt_labels", "gt_mask")}
     boxes = {name: found[name] for name in ("logits", "codes", *(n for n in found if n.startswith("dn_")))}
-    many = {name: found[name] for name in ("line_logits_many", "lines_many")}
+    many = {name: found[name] for name in ("line_logits_one2many", "lines_one2many")}
     total = OrionDetectionLoss()(**boxes, **truth) + OrionMapLoss(one_to_many=2)(
         found["line_logits"], found["lines"], *lines, **many
     )

@@ -9,10 +9,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from kd_runner import checkpoints
+from kd_runner.distillation import checkpoints
 from kd_runner.errors import ConfigError
-from kd_runner.models.eva_vit import EvaViT
 from kd_runner.models.orion.detector import Orion
+from kd_runner.models.orion.eva_vit import EvaViT
 
 Build = Callable[..., Orion]
 State = dict[str, Tensor]

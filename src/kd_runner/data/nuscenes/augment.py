@@ -1,6 +1,6 @@
 """Random changes of a LiDAR frame; whatever moves the points moves the boxes, their headings and velocities with them.
 
-All draw from torch's global generator, which `data.order.Seeded` sets for every sample.
+All draw from torch's global generator, which `data.order.SeededDataset` sets for every sample.
 """
 
 import math

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kd_runner.data.nuscenes.gt_paste import GtPaste
-from kd_runner.data.nuscenes.lidar import NuScenesLidar
+from kd_runner.data.nuscenes.dataset import NuScenesLidar
+from kd_runner.data.nuscenes.object_sample import ObjectSample
 
 
 class ClassBalanced(Dataset[dict[str, Tensor]]):
@@ -41,7 +41,7 @@ class ClassBalanced(Dataset[dict[str, Tensor]]):
         return len(self.dataset)
 
     @property
-    def paste(self) -> GtPaste | None:
+    def paste(self) -> ObjectSample | None:
         return self.dataset.paste
 
     def __len__(self) -> int:

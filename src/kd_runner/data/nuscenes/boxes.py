@@ -1,7 +1,7 @@
 """Boxes of LiDAR detection and rigid motions of them.
 
-A box is 9 numbers: centre x, y, z (of gravity), length dx, width dy, height dz, yaw about z counter-clockwise from x,
-velocity vx, vy; metres, radians, m/s.
+A box is 9 numbers: center x, y, z (of gravity), length dx, width dy, height dz, yaw about z counter-clockwise from x,
+velocity vx, vy; meters, radians, m/s.
 """
 
 import torch
@@ -15,8 +15,8 @@ def transformed(boxes: Tensor, matrix: Tensor) -> Tensor:
     devkit.
     """
     matrix = matrix.to(boxes)
-    centre = boxes[..., :3] @ matrix[..., :3, :3].mT + matrix[..., None, :3, 3]
-    return _with_flat(boxes, centre, matrix[..., :2, :2])
+    center = boxes[..., :3] @ matrix[..., :3, :3].mT + matrix[..., None, :3, 3]
+    return _with_flat(boxes, center, matrix[..., :2, :2])
 
 
 def untransformed(boxes: Tensor, matrix: Tensor) -> Tensor:
@@ -24,15 +24,15 @@ def untransformed(boxes: Tensor, matrix: Tensor) -> Tensor:
     would lose a part each way.
     """
     matrix = matrix.to(boxes)
-    centre = (boxes[..., :3] - matrix[..., None, :3, 3]) @ matrix[..., :3, :3]
-    return _with_flat(boxes, centre, torch.linalg.inv(matrix[..., :2, :2]))
+    center = (boxes[..., :3] - matrix[..., None, :3, 3]) @ matrix[..., :3, :3]
+    return _with_flat(boxes, center, torch.linalg.inv(matrix[..., :2, :2]))
 
 
-def _with_flat(boxes: Tensor, centre: Tensor, flat: Tensor) -> Tensor:
-    """Boxes at new centres, their headings and velocities multiplied by `flat` (..., 2, 2)."""
+def _with_flat(boxes: Tensor, center: Tensor, flat: Tensor) -> Tensor:
+    """Boxes at new centers, their headings and velocities multiplied by `flat` (..., 2, 2)."""
     heading = torch.stack([boxes[..., 6].cos(), boxes[..., 6].sin()], -1) @ flat.mT
     yaw = torch.atan2(heading[..., 1:], heading[..., :1])
-    return torch.cat([centre, boxes[..., 3:6], yaw, boxes[..., 7:9] @ flat.mT], -1)
+    return torch.cat([center, boxes[..., 3:6], yaw, boxes[..., 7:9] @ flat.mT], -1)
 
 
 def inside(points: Tensor, boxes: Tensor) -> Tensor:

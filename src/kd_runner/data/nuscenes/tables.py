@@ -17,7 +17,7 @@ Array = NDArray[Any]
 Row = dict[str, Any]
 
 CHANNEL = "LIDAR_TOP"
-_MAX_GAP_S = 1.5  # between annotations whose difference is a velocity; twice that for a centred one
+_MAX_GAP_S = 1.5  # between annotations whose difference is a velocity; twice that for a centerd one
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class KeyFrame:
     Args:
         token: of the sample; scene: its number among the scenes of the split.
         sweep: the key frame's own; history: those before it in its scene, latest first.
-        boxes: (M, 9) in the global frame, float64: centre, length, width, height, yaw, vx, vy, nan where unknown.
+        boxes: (M, 9) in the global frame, float64: center, length, width, height, yaw, vx, vy, nan where unknown.
         labels: numbers of the classes (M,); attributes: numbers in ATTRIBUTES (M,), -1 for none.
         ids: numbers (M,) of the objects among all of the split; points: LiDAR and radar points in them (M,).
         racks: bicycle racks (R, 7) in the global frame.
@@ -192,8 +192,8 @@ def _velocity(row: Row, rows: dict[str, Row], samples: dict[str, Row]) -> tuple[
     first, last = rows.get(row["prev"], row), rows.get(row["next"], row)
     times = [samples[one["sample_token"]]["timestamp"] for one in (first, last)]
     seconds = 1e-6 * times[1] - 1e-6 * times[0]
-    centred = first is not row and last is not row
-    if first is last or seconds > _MAX_GAP_S * (1 + centred):
+    centerd = first is not row and last is not row
+    if first is last or seconds > _MAX_GAP_S * (1 + centerd):
         return float("nan"), float("nan")
     x, y = ((b - a) / seconds for a, b in zip(first["translation"][:2], last["translation"][:2]))
     return x, y

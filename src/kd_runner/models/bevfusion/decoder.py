@@ -66,6 +66,6 @@ class DecoderLayer(nn.Module):
 
 
 def grid_positions(shape: tuple[int, int]) -> Tensor:
-    """Centres of the cells of a map (1, X * Y, 2), x slowest, in cells."""
+    """Centers of the cells of a map (1, X * Y, 2), x slowest, in cells."""
     x, y = torch.meshgrid(torch.arange(shape[0]) + 0.5, torch.arange(shape[1]) + 0.5, indexing="ij")
     return torch.stack((x, y), -1).flatten(0, 1)[None]

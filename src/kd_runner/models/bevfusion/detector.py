@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kd_runner.models.bevfusion.coder import BoxCoder
+from kd_runner.geometry.transfusion_coder import BoxCoder
 from kd_runner.models.bevfusion.second import SECOND, SECONDFPN
 from kd_runner.models.bevfusion.sparse_encoder import SparseEncoder
 from kd_runner.models.bevfusion.transfusion_head import TransFusionHead
@@ -25,7 +25,7 @@ class BEVFusionLidar(nn.Module):
     side; `pts_neck:0`. X, Y are the cells of the map, `out_size_factor` voxels wide; dimension 2 is x, 3 is y.
 
     Args:
-        voxel_size: metres along x, y, z. point_cloud_range: minimum, then maximum of x, y, z, in metres.
+        voxel_size: meters along x, y, z. point_cloud_range: minimum, then maximum of x, y, z, in meters.
         max_points: of a voxel that count. max_voxels: of a sample, in training and in evaluation.
         point_features: columns of `points` that are averaged, x, y, z among them.
         encoder_channels: width of each stage of the sparse encoder; n stages give an out_size_factor of 2^(n - 1).
@@ -34,7 +34,7 @@ class BEVFusionLidar(nn.Module):
         fpn_channels: of each level of SECONDFPN.
         norm_momentum: of the batch norms before the head; 0.01 suits long training only (after 100 steps a third of the
             running mean is still its start).
-        post_range: boxes whose centre lies outside (minimum, maximum of x, y, z) get label -1; None keeps all.
+        post_range: boxes whose center lies outside (minimum, maximum of x, y, z) get label -1; None keeps all.
         backend: library for sparse convolution: torch, spconv or spconv_triton.
         num_classes to heatmap_bias: see `TransFusionHead`.
 
@@ -117,7 +117,7 @@ class BEVFusionLidar(nn.Module):
         return self._dense[0]
 
     def forward(self, points: Tensor, num_points: Tensor) -> dict[str, Tensor]:
-        """points (B, P, >= point_features): x, y, z in metres, intensity, time lag in s; num_points (B,) valid rows.
+        """points (B, P, >= point_features): x, y, z in meters, intensity, time lag in s; num_points (B,) valid rows.
 
         Returns what `TransFusionHead` does, and the boxes of its last layer: boxes (B, P, 9) as `BoxCoder`, scores
         (B, P) in 0..1, labels (B, P), -1 for none.

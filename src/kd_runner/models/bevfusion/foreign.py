@@ -32,7 +32,7 @@ def convert(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """State dict for `BEVFusionLidar` from one of mmdetection3d or of mit-han-lab/bevfusion, or from our own.
 
     Sparse kernels may lie as in spconv 2.2 and later (KRSC), in spconv 1 and mmcv (RSCK) or in spconv 2.0 (RSKC).
-    Tensors of other parts (cameras, optimiser) are left out.
+    Tensors of other parts (cameras, optimizer) are left out.
 
     Raises:
         ValueError: no lidar net inside; a lidar-camera checkpoint, whose head reads fused features; kernels in no known

@@ -22,7 +22,7 @@ class Remapped:
     kept: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"{len(self.copied)} copied, {len(self.cut)} cut, {len(self.kept)} left as initialised"
+        return f"{len(self.copied)} copied, {len(self.cut)} cut, {len(self.kept)} left as initialized"
 
 
 # (part of a name, dimension) to the widths, in the student and in the teacher, of the pieces side by side there.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_runner.models.bevfusion.neighbours import Pairs, strided_pairs, submanifold_pairs
+from kd_runner.models.bevfusion.neighbors import Pairs, strided_pairs, submanifold_pairs
 
 
 @dataclass(eq=False)
@@ -24,7 +24,7 @@ class SparseConvTensor:
         features: (V, C).
         indices: sample, x, y, z of each row (V, 4), in ascending order without repeats.
         spatial_shape: cells along x, y, z.
-        pairs: neighbour tables made so far, by indice_key; they belong to these indices.
+        pairs: neighbor tables made so far, by indice_key; they belong to these indices.
     """
 
     features: Tensor
@@ -97,11 +97,11 @@ class _SparseConv(nn.Module):
     ):
         super().__init__()
         if bias:
-            raise ValueError("bias: a batch normalisation follows each sparse convolution here")
+            raise ValueError("bias: a batch normalization follows each sparse convolution here")
         self.kernel_size, self.stride, self.padding = _triple(kernel_size), _triple(stride), _triple(padding)
         self.indice_key = indice_key
         self.weight = nn.Parameter(torch.empty(out_channels, *self.kernel_size, in_channels))
-        bound = (in_channels * self.weight[0, ..., 0].numel()) ** -0.5  # as nn.Conv3d initialises
+        bound = (in_channels * self.weight[0, ..., 0].numel()) ** -0.5  # as nn.Conv3d initializes
         nn.init.uniform_(self.weight, -bound, bound)
 
     def _convolve(self, features: Tensor, pairs: Pairs) -> Tensor:
@@ -119,7 +119,7 @@ class SubMConv3d(_SparseConv):
     """3 x 3 x 3 convolution that writes to the occupied cells only, so that the set does not grow.
 
     Weight (out, 3, 3, 3, in), its axes in the order of the coordinates. Layers with the same `indice_key` share a table
-    of neighbours.
+    of neighbors.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):

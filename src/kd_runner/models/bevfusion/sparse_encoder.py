@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from kd_runner.models.bevfusion import backends
-from kd_runner.models.bevfusion.neighbours import Triple, conv_shape
+from kd_runner.models.bevfusion.neighbors import Triple, conv_shape
 from kd_runner.models.bevfusion.voxels import Voxels
 
 norm = partial(nn.BatchNorm1d, eps=1e-3, momentum=0.01)
 
 
 class SparseSequential(nn.Sequential):
-    """Convolution, normalisation, activation: the first one on the sparse tensor, the others on its features."""
+    """Convolution, normalization, activation: the first one on the sparse tensor, the others on its features."""
 
     def forward(self, x: Any) -> Any:
         conv, *rest = self

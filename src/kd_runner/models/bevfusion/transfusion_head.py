@@ -24,7 +24,7 @@ class ConvModule(nn.Module):
 
 
 class PredictionHead(nn.ModuleDict):
-    """Queries (B, C, P) to codes (B, P, 10), the centre as an offset, and class logits (B, P, classes)."""
+    """Queries (B, C, P) to codes (B, P, 10), the center as an offset, and class logits (B, P, classes)."""
 
     def __init__(self, channels: int, classes: int, hidden: int):
         super().__init__()
@@ -149,7 +149,7 @@ class TransFusionHead(nn.Module):
         }
 
     def _peaks(self, heatmap: Tensor) -> Tensor:
-        """The heat map, zero where a neighbour is higher and, but for point classes, at the border."""
+        """The heat map, zero where a neighbor is higher and, but for point classes, at the border."""
         margin = self.nms_kernel // 2
         highest = F.pad(F.max_pool2d(heatmap, self.nms_kernel, stride=1), (margin,) * 4)
         return heatmap * ((heatmap == highest) | self.point)

@@ -30,8 +30,8 @@ class Voxelize(nn.Module):
     implementation on a CPU; a warning says how many went.
 
     Args:
-        voxel_size: metres along x, y, z.
-        point_cloud_range: x, y, z minimum, then maximum, in metres. Points outside do not count; a point on the maximum
+        voxel_size: meters along x, y, z.
+        point_cloud_range: x, y, z minimum, then maximum, in meters. Points outside do not count; a point on the maximum
             is outside.
         max_voxels: limits for a sample in training and in evaluation.
     """
@@ -54,7 +54,7 @@ class Voxelize(nn.Module):
 
     @torch.no_grad()
     def forward(self, points: Tensor, num_points: Tensor) -> Voxels:
-        """points (B, P, features >= 3): x, y, z, ... in metres, zero padded; num_points (B,): the rest is padding.
+        """points (B, P, features >= 3): x, y, z, ... in meters, zero padded; num_points (B,): the rest is padding.
 
         Raises:
             ValueError: no point of the batch lies in the range.
@@ -68,7 +68,7 @@ class Voxelize(nn.Module):
         sample = torch.arange(batch, device=points.device)[:, None].expand(batch, length)
         key = ((sample * shape[0] + cell[..., 0]) * shape[1] + cell[..., 1]) * shape[2] + cell[..., 2]
         if not inside.any():
-            raise ValueError("no point of the batch lies in point_cloud_range: is it in metres of the lidar frame?")
+            raise ValueError("no point of the batch lies in point_cloud_range: is it in meters of the lidar frame?")
         flat = points.reshape(-1, channels)[inside.flatten()]
         # Stable, so that a cell's points keep the order of the cloud.
         key, order = key[inside].sort(stable=True)

@@ -1,4 +1,4 @@
-"""Blocks of the ROI part. Nothing in it normalises over samples, so that no ROI has a say in another one's mask."""
+"""Blocks of the ROI part. Nothing in it normalizes over samples, so that no ROI has a say in another one's mask."""
 
 import torch
 from timm.layers import LayerNorm2d

@@ -7,12 +7,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd_runner.models.hierarchical_unet.blocks import (
-    ChannelAttention,
-    ResidualBlock,
-    SpatialAttention,
-    conv_norm_relu,
-)
+from kd_runner.models.hierarchical_unet.blocks import ChannelAttention, ResidualBlock, SpatialAttention, conv_norm_relu
 from kd_runner.models.hierarchical_unet.roi_unet import ROIUNet
 
 

@@ -1,6 +1,6 @@
 """Noisy copies of true boxes as extra queries of the detection head.
 
-DN-DETR (Li et al. 2022, arXiv 2203.01305), in the form of StreamPETR: only centres get noise, and a copy that was moved
+DN-DETR (Li et al. 2022, arXiv 2203.01305), in the form of StreamPETR: only centers get noise, and a copy that was moved
 too far is to be recognised as background.
 """
 
@@ -41,7 +41,7 @@ def noisy_copies(
     boxes: Tensor, labels: Tensor, mask: Tensor, *,
     num_groups: int, noise_scale: float, split: float, num_classes: int, bounds: Tensor,
 ) -> NoisyCopies:  # fmt: skip
-    """`num_groups` copies of every box, each centre moved by up to `noise_scale` half sizes along every axis.
+    """`num_groups` copies of every box, each center moved by up to `noise_scale` half sizes along every axis.
 
     Args:
         boxes, labels, mask: `(B, M, 9)`, `(B, M)`, `(B, M)`, the mask False for padding.
@@ -53,7 +53,7 @@ def noisy_copies(
     boxes = boxes.gather(1, first[..., None].expand(-1, -1, boxes.shape[-1])).repeat(1, num_groups, 1)
     labels, mask = (x.gather(1, first).repeat(1, num_groups) for x in (labels, mask))
     noise = torch.rand_like(boxes[..., :3]) * 2 - 1
-    centre = boxes[..., :3] + noise * boxes[..., 3:6] / 2 * noise_scale
+    center = boxes[..., :3] + noise * boxes[..., 3:6] / 2 * noise_scale
     labels = torch.where(noise.norm(dim=-1) > split, num_classes, labels)
     groups = torch.arange(num_groups, device=mask.device).repeat_interleave(most)
-    return NoisyCopies(to_unit(centre, bounds).clamp(0, 1), boxes, labels, mask, groups)
+    return NoisyCopies(to_unit(center, bounds).clamp(0, 1), boxes, labels, mask, groups)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kd_runner.models.orion.box_code import CODE_SIZE
+from kd_runner.geometry.orion_coder import CODE_SIZE
 from kd_runner.models.orion.denoising import NoisyCopies
 from kd_runner.models.orion.memory import Memory, first_frame
 from kd_runner.models.orion.positions import from_unit, inverse_sigmoid, to_unit
@@ -25,21 +25,25 @@ class OrionHead(QueryHead):
         num_query, num_propagated: queries with learned and with remembered reference points; on the first frame of a
             scene the latter are `pseudo_reference_points`, which are not trained.
         memory_length: remembered queries, the propagated ones among them.
-        placed_queries: queries begin with their positions instead of zeros, so that they know what their answers are
-            relative to. Not in the published model: there positions are in queries and keys of attention only, and a
-            decoder must learn from which direction an answer came by where its heads look.
+        position_init_queries: queries begin with their positions instead of zeros, so that they know what their
+            answers are relative to. Not in the published model: there positions are in queries and keys of attention
+            only, and a decoder must learn from which direction an answer came by where its heads look.
         layers, in_channels, size, bounds, num_points: see `QueryHead`.
     """
 
     def __init__(
         self, layers: dict[str, nn.Module], in_channels: int, size: DecoderSize, bounds: Tensor, *,
         num_points: int, num_classes: int, num_query: int, num_propagated: int, memory_length: int,
-        placed_queries: bool = False,
+        position_init_queries: bool = False,
     ):  # fmt: skip
         super().__init__(layers, in_channels, size, bounds, num_points)
         if not 0 <= num_propagated <= memory_length:
             raise ValueError(f"num_propagated: {num_propagated} must lie within 0..memory_length={memory_length}")
-        self.num_propagated, self.memory_length, self.placed_queries = num_propagated, memory_length, placed_queries
+        self.num_propagated, self.memory_length, self.position_init_queries = (
+            num_propagated,
+            memory_length,
+            position_init_queries,
+        )
         self.places = nn.Identity()  # to be hooked: reference points (B, Q, 3) of all queries, in 0..1
         self.reference_points = nn.Embedding(num_query, 3)
         nn.init.uniform_(self.reference_points.weight)
@@ -62,7 +66,7 @@ class OrionHead(QueryHead):
     def forward(
         self, tokens: Tensor, token_positions: Tensor, memory: Memory, copies: NoisyCopies | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits `(depth, B, Q, classes)`, box codes `(depth, B, Q, 10)` with centres in m, and the last layer's
+        """Logits `(depth, B, Q, classes)`, box codes `(depth, B, Q, 10)` with centers in m, and the last layer's
         queries `(B, Q, dim)`, for Q = noisy copies, learned queries, propagated queries.
 
         Args:
@@ -76,7 +80,7 @@ class OrionHead(QueryHead):
         positions, memory_positions = self.positions(references[..., None, :]), self.memory_positions(memory)
         recalled = to_unit(memory.references[:, :kept, 0], self.bounds)
         references = self.places(torch.cat((references, recalled), dim=1))
-        begun = positions if self.placed_queries else torch.zeros_like(positions)
+        begun = positions if self.position_init_queries else torch.zeros_like(positions)
         queries = torch.cat((begun, memory.embedding[:, :kept]), dim=1)
         positions = torch.cat((positions, memory_positions[:, :kept]), dim=1)
         allowed = None
@@ -89,6 +93,6 @@ class OrionHead(QueryHead):
         )  # fmt: skip
         logits = torch.stack([branch(x) for branch, x in zip(self.cls_branches, outputs)])
         codes = torch.stack([branch(x) for branch, x in zip(self.reg_branches, outputs)])
-        centre = (codes[..., :3] + inverse_sigmoid(references)).sigmoid()
-        codes = torch.cat((from_unit(centre, self.bounds), codes[..., 3:]), dim=-1)
+        center = (codes[..., :3] + inverse_sigmoid(references)).sigmoid()
+        codes = torch.cat((from_unit(center, self.bounds), codes[..., 3:]), dim=-1)
         return logits, codes, outputs[-1]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kd_runner.models.orion.box_code import best_boxes
+from kd_runner.geometry.orion_coder import best_boxes
 from kd_runner.models.orion.denoising import NoisyCopies, noisy_copies
 from kd_runner.models.orion.detection_head import OrionHead
 from kd_runner.models.orion.map_head import OrionHeadM
@@ -30,7 +30,7 @@ class Orion(nn.Module):
         backbone: pictures `(B, 3, H, W)` to a map `(B, in_channels, rows, columns)` of square patches.
         in_channels, stride: channels of that map, side of a patch in pixels.
         embed_dim, num_heads, hidden, depth, dropout: of both decoders.
-        num_query, num_propagated, memory_length, placed_queries: see `OrionHead`; the map head has the same
+        num_query, num_propagated, memory_length, position_init_queries: see `OrionHead`; the map head has the same
             `memory_length`.
         temporal, num_remembered: whether there is a memory; queries of a frame that either head adds to its own.
         num_lane, one_to_many, num_points: see `OrionHeadM`.
@@ -38,7 +38,7 @@ class Orion(nn.Module):
         num_depths, depth_start: depths at which a pixel is lifted, the nearest in m; the farthest is the front edge of
             `position_range`.
         position_range: of pixels' points, x, y, z from and to in m.
-        pc_range: the same of centres of boxes and points of lines.
+        pc_range: the same of centers of boxes and points of lines.
         dn_groups, dn_noise_scale, dn_split: see `noisy_copies`; without groups there is no denoising.
         max_boxes, score_threshold, post_center_range: of the decoded boxes.
     """
@@ -47,7 +47,7 @@ class Orion(nn.Module):
         self, backbone: nn.Module, *, in_channels: int = 1024, stride: int = 16,
         embed_dim: int = 256, num_heads: int = 8, hidden: int = 2048, depth: int = 6, dropout: float = 0.1,
         num_query: int = 600, num_propagated: int = 300, memory_length: int = 600,
-        placed_queries: bool = False,
+        position_init_queries: bool = False,
         temporal: bool = False, num_remembered: int = 300,
         num_lane: int = 300, one_to_many: int = 5, num_points: int = 11,
         num_classes: int = 9, num_line_classes: int = 6, num_depths: int = 64, depth_start: float = 1.0,
@@ -76,7 +76,7 @@ class Orion(nn.Module):
         self.pts_bbox_head = OrionHead(
             layers, in_channels, size, bounds, num_points=num_points, num_classes=num_classes,
             num_query=num_query, num_propagated=num_propagated, memory_length=memory_length,
-            placed_queries=placed_queries,
+            position_init_queries=position_init_queries,
         )  # fmt: skip
         self.map_head = OrionHeadM(
             layers, in_channels, size, bounds, num_points=num_points, num_classes=num_line_classes,
@@ -94,10 +94,10 @@ class Orion(nn.Module):
         gt_boxes: Tensor | None = None, gt_labels: Tensor | None = None, gt_mask: Tensor | None = None,
         ego_pose: Tensor | None = None, timestamp: Tensor | None = None, scene: Tensor | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
-        """What follows has L = depth, Q queries, C classes; metres, radians, m/s, in the LiDAR frame.
+        """What follows has L = depth, Q queries, C classes; meters, radians, m/s, in the LiDAR frame.
 
         Args:
-            images: `(B, N, 3, H, W)`, normalised.
+            images: `(B, N, 3, H, W)`, normalized.
             lidar2img: `(B, N, 4, 4)` to pixels of `images`.
             gt_boxes, gt_labels, gt_mask: `(B, M, 9)`, `(B, M)`, `(B, M)`; read in training alone, for denoising.
             ego_pose, timestamp, scene: see `Moment`; read if `temporal` alone.
@@ -105,8 +105,8 @@ class Orion(nn.Module):
         Returns:
             `logits (L, B, Q, C)`, `codes (L, B, Q, 10)`; of noisy copies `dn_logits`, `dn_codes` likewise and what they
             are copies of, `dn_boxes (B, Q, 9)`, `dn_labels (B, Q)` (C for background), `dn_mask (B, Q)`;
-            `line_logits (L, B, Q, C)`, `lines (L, B, Q, points, 3)`, and `line_logits_many`, `lines_many` of the
-            one-to-many queries. Copies and one-to-many queries are none outside training.
+            `line_logits (L, B, Q, C)`, `lines (L, B, Q, points, 3)`, and `line_logits_one2many`, `lines_one2many` of
+            the one-to-many queries. Copies and one-to-many queries are none outside training.
             Decoded from the last layer: `boxes (B, K, 9)`, `scores`, `labels (B, K)`, best first, label -1 for none;
             `line_points (B, K, points, 3)`, `line_scores`, `line_labels (B, K)`.
 
@@ -142,8 +142,8 @@ class Orion(nn.Module):
             "dn_mask": copies.mask if copies is not None else codes.new_zeros(batch, 0).bool(),
             "line_logits": line_logits[:, :, :single],
             "lines": lines[:, :, :single],
-            "line_logits_many": line_logits[:, :, single:],
-            "lines_many": lines[:, :, single:],
+            "line_logits_one2many": line_logits[:, :, single:],
+            "lines_one2many": lines[:, :, single:],
         }
         if now is not None:
             self._remember(now, memories, found, (queries[:, extra:], line_queries[:, :single]))
@@ -169,7 +169,7 @@ class Orion(nn.Module):
         self._stream.keep(now, self.training, after)
 
     def _token_positions(self, lidar2img: Tensor, grid: tuple[int, int]) -> Tensor:
-        with torch.autocast(lidar2img.device.type, enabled=False):  # half precision would move points by metres
+        with torch.autocast(lidar2img.device.type, enabled=False):  # half precision would move points by meters
             points = lift_pixels(lidar2img, grid, self.stride, self.coords_d)
             places = inverse_sigmoid(to_unit(points, self.position_range))
         return self.position_encoder(places.flatten(-2).flatten(1, 2))

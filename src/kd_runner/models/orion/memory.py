@@ -77,7 +77,7 @@ def seen_from(memory: Memory, motion: Tensor, elapsed_s: Tensor) -> Memory:
 def where(rows: Tensor, memory: Memory, other: Memory) -> Memory:
     """`memory` in the rows of the batch that are True in `rows (B,)`, `other` elsewhere."""
 
-    def pick(one: Tensor, two: Tensor) -> Tensor:
+    def resolve(one: Tensor, two: Tensor) -> Tensor:
         return torch.where(rows.view(-1, *[1] * (one.dim() - 1)), one, two)
 
-    return Memory(*(pick(getattr(memory, field.name), getattr(other, field.name)) for field in fields(memory)))
+    return Memory(*(resolve(getattr(memory, field.name), getattr(other, field.name)) for field in fields(memory)))

@@ -65,7 +65,7 @@ def _cross(a: Tensor, b: Tensor) -> Tensor:
 
 
 def lift_pixels(lidar2img: Tensor, grid: tuple[int, int], stride: int, depths: Tensor) -> Tensor:
-    """Points in the LiDAR frame `(B, N, rows * columns, depths, 3)` seen at the centres of patches.
+    """Points in the LiDAR frame `(B, N, rows * columns, depths, 3)` seen at the centers of patches.
 
     Args:
         lidar2img: `(B, N, 4, 4)` to pixels.

@@ -1,0 +1,45 @@
+"""One readable line per epoch."""
+
+import logging
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+
+class EpochSummary(Callback):
+    """Logs the epoch's mean of every loss term, the metrics of its validation, the learning rate and its time."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._batches = 0
+        self._started = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._sums, self._batches, self._started = {}, 0, time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._batches += 1
+        for name, value in outputs["terms"].items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        losses = {name: float(total) / self._batches for name, total in self._sums.items()}
+        total = losses.pop("total", float("nan"))
+        parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", f"loss {total:.4f}"]
+        parts[-1] += " (" + ", ".join(f"{name} {value:.4f}" for name, value in losses.items()) + ")"
+        if trainer.current_epoch % (trainer.check_val_every_n_epoch or 1) == (trainer.check_val_every_n_epoch or 1) - 1:
+            parts += [
+                f"{name.removeprefix('val/')} {float(value):.4f}"
+                for name, value in trainer.callback_metrics.items()
+                if name.startswith("val/") and name.count("/") == 1
+            ]
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        log.info("%s | lr %.2e | %.1f s", " | ".join(parts), rate, time.perf_counter() - self._started)

@@ -1,0 +1,52 @@
+"""When pictures are drawn, and where they go."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback
+from PIL import Image
+from torch import Tensor
+
+from kd_runner.distillation.module import Distiller
+
+
+class ScheduledVisualizer(Callback):
+    """Draws after validations, for TensorBoard, and at the end, for `pictures.png`; `draw` says what.
+
+    Args:
+        every_n_epochs: how often, in epochs; only after a validation.
+    """
+
+    def __init__(self, every_n_epochs: int):
+        self.every_n_epochs = every_n_epochs
+
+    def draw(self, module: Distiller, data: Any) -> np.ndarray:
+        """(rows, columns, 3) uint8."""
+        raise NotImplementedError
+
+    @staticmethod
+    @torch.no_grad()
+    def found(module: Distiller, batch: Mapping[str, Any], features: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+        """These features of the teacher, where there is one, and of the net that trains, by net; in eval mode."""
+        nets = {"teacher": module.teacher, module.role: module.tapped_student}
+        training, features = module.training, list(features)
+        module.eval()
+        features = {name: net(batch, features) for name, net in nets.items() if net is not None}
+        module.train(training)
+        return features
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        epoch = trainer.current_epoch + 1
+        if trainer.is_global_zero and (epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs):
+            picture = self.draw(pl_module, trainer.datamodule)
+            for logger in trainer.loggers:
+                if hasattr(logger.experiment, "add_image"):
+                    logger.experiment.add_image("val/pictures", picture, trainer.global_step, dataformats="HWC")
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            picture = self.draw(pl_module, trainer.datamodule)
+            Image.fromarray(picture).save(Path(trainer.default_root_dir) / "pictures.png")

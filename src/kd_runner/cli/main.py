@@ -1,0 +1,116 @@
+"""The entry: Hydra composes the configuration, a task does the work, a user's mistake becomes one message."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from kd_runner.errors import ConfigError
+from kd_runner.runtime import run_folder
+
+PACKAGE = Path(__file__).parents[1]
+CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if p.is_dir())  # in a wheel; in a checkout
+
+log = logging.getLogger("kd_runner")
+
+
+def main() -> None:
+    """`python -m kd_runner` and `kd-runner`."""
+    sys.argv[1:] = _flags_first(sys.argv[1:])
+    run_folder.register_resolvers()
+    run_folder.name_sweep(sys.argv[1:])
+    # A user's own Python files: those of the folder one stands in, and those beside one's own yaml files.
+    sys.path[:0] = [os.getcwd(), *_config_dirs(sys.argv[1:])]
+    # Idle OpenMP threads that spin make small operations many times slower on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    begun: list[bool] = []
+
+    def entry(cfg: DictConfig) -> float | None:
+        begun.append(True)
+        return job(cfg)
+
+    try:
+        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(entry)()
+    except SystemExit as end:
+        if end.code == 1 and not begun:  # Hydra refused a word, and has said which
+            from kd_runner.cli.suggestions import print_suggestions
+
+            print_suggestions(sys.argv[1:], str(CONF), _config_dirs(sys.argv[1:]))
+        raise
+
+
+def job(cfg: DictConfig) -> float | None:
+    """One run, or one point of a sweep. Returns its metric; in a sweep, nan for a point that failed."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        with run_folder.lock(folder):
+            return perform(cfg, folder)
+    except ConfigError as error:
+        log.error("%s", error)
+        log.debug("", exc_info=True)
+        if not sweeping:
+            raise SystemExit(1) from None
+        run_folder.mark_failed(folder, str(error))
+    except Exception as error:
+        if not sweeping:
+            raise
+        log.exception("this point failed; the others go on")
+        run_folder.mark_failed(folder, f"{type(error).__name__}: {error}")
+    return float("nan")
+
+
+def perform(cfg: DictConfig, folder: Path) -> float | None:
+    """Check the configuration, then do what `run` says."""
+    import torch
+    from hydra.utils import get_method
+
+    from kd_runner.config import validate
+    from kd_runner.runtime import launch
+    from kd_runner.runtime.processes import exit_with_parent
+
+    if "KD_RUNNER_LAUNCHED" in os.environ:
+        exit_with_parent()
+    run_folder.check_name(cfg.resume, folder)
+    validate.check(cfg)
+    if launch.needed(cfg):
+        return launch.processes(cfg, folder)
+    # Before torch starts threads, which inherit it: numbers below 1e-38, as sharp attention makes them, are ten times
+    # slower on a CPU than zeros.
+    torch.set_flush_denormal(True)
+    task: Any = get_method(cfg.task._target_)
+    return task(cfg, folder)
+
+
+def _flags_first(words: list[str]) -> list[str]:
+    """Hydra's parser takes no flag behind the first override; a person does not know that."""
+    flags, overrides, rest = [], [], iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        flags.append(word)
+        if word in _WITH_VALUE:
+            flags.extend([following] if (following := next(rest, None)) is not None else [])
+    return [*flags, *overrides]
+
+
+_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"}
+
+
+def _config_dirs(words: list[str]) -> list[str]:
+    found = []
+    for word, following in zip(words, [*words[1:], ""]):
+        if word in ("--config-dir", "-cd"):
+            found.append(os.path.abspath(following))
+        elif word.startswith("--config-dir="):
+            found.append(os.path.abspath(word.partition("=")[2]))
+    return found

@@ -1,0 +1,262 @@
+"""Objects from configuration: one function a thing, each naming its key when it cannot be made."""
+
+import inspect
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from kd_runner.data.module import DataModule
+from kd_runner.data.views import FixedAugmentations
+from kd_runner.distillation import checkpoints
+from kd_runner.distillation import student as students
+from kd_runner.distillation.features import FeatureExtractor
+from kd_runner.distillation.inputs import required_features
+from kd_runner.distillation.loss_terms import LossTerm
+from kd_runner.distillation.module import Distiller
+from kd_runner.errors import ConfigError
+from kd_runner.pruning.pruned import rebuild
+
+log = logging.getLogger(__name__)
+
+
+def instantiate_checked(node: Any, key: str, **more: Any) -> Any:
+    """`instantiate`, with the error of the constructor in one line under the key of the configuration."""
+    try:
+        return instantiate(node, _convert_="all", **more)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ConfigError):
+            raise cause from error
+        if isinstance(cause, ValueError | TypeError | OSError):
+            raise ConfigError(f"{key}: {cause}") from error
+        raise
+
+
+def data(cfg: DictConfig) -> DataModule:
+    """The data module; writes embedded data first where `data.prepare` says how."""
+    if cfg.data.prepare is not None:
+        instantiate_checked(cfg.data.prepare, "data.prepare")
+    settings = set(inspect.signature(DataModule).parameters) - {"train", "val", "unlabeled", "seed"}
+    unlabeled = cfg.data.unlabeled if cfg.kd.enabled else None
+    return DataModule(
+        train=lambda: training_samples(cfg, "train"),
+        val=lambda: instantiate_checked(cfg.data.val, "data.val"),
+        unlabeled=(lambda: training_samples(cfg, "unlabeled")) if unlabeled is not None else None,
+        seed=cfg.seed,
+        **{key: value for key, value in cfg.data.items() if key in settings},  # others are there to be referred to
+    )
+
+
+def training_samples(cfg: DictConfig, part: str) -> Any:
+    """The dataset of `data.train` or `data.unlabeled`, in a few fixed views where the teacher's answers are kept."""
+    samples, cache = instantiate_checked(cfg.data[part], f"data.{part}"), cfg.kd.teacher_cache
+    return FixedAugmentations(samples, cache.views) if cache.enabled and cache.views is not None else samples
+
+
+def net(cfg: DictConfig, role: str) -> nn.Module:
+    """The plain net of `teacher` or `student`, with initial weights that depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cfg.seed)
+        return instantiate_checked(cfg[role].net, f"{role}.net")
+
+
+def load(cfg: DictConfig, role: str, module: nn.Module) -> checkpoints.Coverage | None:
+    """Fill a net from `<role>.checkpoint`, all of it or not at all; None where no checkpoint is named."""
+    node = cfg[role]
+    if node.checkpoint is None:
+        return None
+    options = dict(OmegaConf.to_container(node.checkpoint_keys, resolve=True))  # type: ignore[arg-type]
+    coverage = checkpoints.load(module, node.checkpoint, key=f"{role}.checkpoint", **options)
+    return checkpoints.require(coverage, role, node.checkpoint)
+
+
+def teacher(cfg: DictConfig) -> FeatureExtractor:
+    """The teacher with its weights.
+
+    Raises:
+        ConfigError: no weights are named: a random teacher teaches nothing.
+    """
+    module = net(cfg, "teacher")
+    coverage = load(cfg, "teacher", module)
+    if coverage is not None:
+        log.info("teacher: %s: %s", cfg.teacher.checkpoint, coverage)
+    elif not any(cfg.teacher.net.get(name) for name in ("weights", "pretrained")):
+        raise ConfigError(
+            "teacher.checkpoint is null, and teacher.net names no published weights: the teacher would be random. "
+            "Give a file, or train one: task=train_teacher"
+        )
+    return tapped(cfg, "teacher", to_memory_format(cfg, "teacher", module))
+
+
+def student(
+    cfg: DictConfig, teacher: FeatureExtractor | None = None, data: DataModule | None = None
+) -> FeatureExtractor:
+    """The student, from `student.checkpoint` or as it begins: initial weights, or the teacher's (`student.init`), with
+    what is pruned of them.
+
+    Args:
+        teacher, data: for a student that begins (`needs_teacher`).
+    """
+    module = net(cfg, "student")
+    note = checkpoints.note(cfg.student.checkpoint) if cfg.student.checkpoint is not None else None
+    pruned = rebuild(module, note, cfg.student.checkpoint) if note is not None else None
+    coverage = load(cfg, "student", module)
+    if coverage is not None:
+        log.info("student: %s: %s", cfg.student.checkpoint, coverage)
+    elif cfg.student.init is not None:
+        assert teacher is not None
+        instantiate_checked(cfg.student.init, "student.init")(module, teacher.net)
+    made = tapped(cfg, "student", module)
+    made.pruned = pruned
+    if cfg.student.trained is not None:
+        students.share_modules(made, cfg.student.trained, None if teacher is None else teacher.net)
+    if cfg.get("pruning") and coverage is None:
+        task_terms = [term for term in terms(cfg) if not term.uses_teacher]
+        students.prune(made, instantiate_checked(cfg.pruning, "pruning"), task_terms, data)
+    to_memory_format(cfg, "student", module)
+    return made
+
+
+def trained(cfg: DictConfig, place: Path) -> FeatureExtractor:
+    """The student that an ended run left in `place`."""
+    own = cfg.copy()
+    own.student.checkpoint, own.student.checkpoint_keys = str(place / "student.safetensors"), {}
+    return student(own)
+
+
+def tapped(cfg: DictConfig, role: str, module: nn.Module) -> FeatureExtractor:
+    node = cfg[role]
+    return FeatureExtractor(
+        module, inputs=node.inputs, features=node.features, key=role, train_inputs=node.train_inputs
+    )
+
+
+def to_memory_format(cfg: DictConfig, role: str, module: nn.Module) -> nn.Module:
+    """The net itself, its weights in memory as `<role>.channels_last` says."""
+    last = cfg[role].channels_last
+    return module.to(memory_format=torch.channels_last) if last else module  # type: ignore[call-overload]
+
+
+def needs_teacher(cfg: DictConfig) -> bool:
+    """Whether a teacher must be made: something reads it, or the student begins with its weights or modules."""
+    begins = cfg.student.checkpoint is None and (cfg.student.init is not None or cfg.student.trained is not None)
+    return begins or reads_teacher(cfg)
+
+
+def reads_teacher(cfg: DictConfig) -> bool:
+    """Whether any term that counts reads the teacher; if not, it need not be made."""
+    wires = [OmegaConf.to_container(node.inputs) for node in cfg.loss.values() if node.weight != 0]
+    return cfg.kd.enabled and bool(required_features(wires, "teacher"))  # type: ignore[arg-type]
+
+
+def terms(cfg: DictConfig) -> list[LossTerm]:
+    """Loss terms, projections not yet built. With `kd.enabled=false` only those that read no teacher."""
+    made = []
+    for name, node in cfg.loss.items():
+        inputs: Any = OmegaConf.to_container(node.inputs)
+        made.append(LossTerm(name, instantiate_checked(node.fn, f"loss.{name}.fn"), inputs, node.weight))
+    made = [term for term in made if term.weight != 0 and (cfg.kd.enabled or not term.uses_teacher)]
+    if not made:
+        raise ConfigError("loss: no term is left to train with (kd.enabled=false leaves those that read no teacher.*)")
+    return made
+
+
+def metrics(cfg: DictConfig) -> dict[str, Any]:
+    return {
+        name: (instantiate_checked(node.fn, f"metric.{name}.fn"), OmegaConf.to_container(node.inputs))
+        for name, node in cfg.metric.items()
+    }
+
+
+def distiller(
+    cfg: DictConfig, student: FeatureExtractor, teacher: FeatureExtractor | None, example: Mapping[str, Any]
+) -> Distiller:
+    """The LightningModule; its projections are sized from one example batch. A teacher where `reads_teacher`."""
+    made = terms(cfg)
+    module = Distiller(
+        student=student,
+        teacher=teacher,
+        terms=made,
+        metrics=metrics(cfg),
+        optimizer=instantiate_checked(cfg.optimizer, "optimizer"),
+        scheduler=instantiate_checked(cfg.scheduler, "scheduler") if cfg.get("scheduler") else None,
+        alpha=cfg.kd.alpha if teacher is not None else None,
+        layer_decay=OmegaConf.to_container(cfg.layer_decay) if cfg.layer_decay else None,  # type: ignore[arg-type]
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cfg.seed)
+        module.build_losses(example)
+    return module
+
+
+def teacher_recorder(cfg: DictConfig) -> Any:
+    """Keeps the teacher's outputs for what the training data and its transforms are now."""
+    from kd_runner.distillation.teacher_cache.callback import RecordTeacher
+
+    data: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    settings = {"data": {part: data[part] for part in ("train", "unlabeled")}, "scale": cfg.scale}
+    settings |= {"channels_last": cfg.teacher.channels_last, "precision": cfg.trainer.precision}
+    place, cache = Path(cfg.cache).expanduser() / "teacher_outputs", cfg.kd.teacher_cache
+    return RecordTeacher(place, settings, data["root"], cache.views, cache.map_dtype)
+
+
+def evaluator(cfg: DictConfig, net: FeatureExtractor) -> Distiller:
+    """A module that only measures: teacher or student, by the same metrics."""
+    return Distiller(student=net, metrics=metrics(cfg))
+
+
+def trainer(cfg: DictConfig, folder: Path) -> Any:
+    """The Lightning Trainer, writing below `folder`."""
+    from kd_runner.callbacks.atomic_checkpoints import AtomicCheckpointIO
+    from kd_runner.callbacks.progress import progress
+    from kd_runner.callbacks.prune_in_rounds import PruneInRounds
+    from kd_runner.callbacks.random_state import RandomState
+
+    # At INFO and as warnings Lightning tells its developers' news; ours are told by the callbacks.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    news = ("not resumable", "smaller than the logging interval", "does not have many workers", "sync_dist=True",
+            "in eval mode at the start")  # fmt: skip
+    for words in news:
+        warnings.filterwarnings("ignore", f".*{words}")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+    # Deterministic torch also fills every new tensor with nan: a debugging aid that costs 4 % of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    cuda = torch.cuda.is_available()
+    settings: dict[str, Any] = {}
+    if cfg.trainer.precision == "auto":
+        settings["precision"] = "bf16-mixed" if cuda else "32-true"
+    if cfg.trainer.accelerator == "gpu" and not cuda:
+        raise ConfigError("trainer: no GPU is visible to torch; use trainer=cpu")
+    every, last = cfg.trainer.get("check_val_every_n_epoch"), cfg.trainer.get("max_epochs")
+    if every and last and 0 < last < every:  # a short run is measured at its end
+        settings["check_val_every_n_epoch"] = last
+    callbacks = [instantiate_checked(node, f"callbacks.{name}") for name, node in (cfg.get("callbacks") or {}).items()]
+    if cfg.get("pruning"):
+        callbacks.append(PruneInRounds(instantiate_checked(cfg.pruning, "pruning")))
+    if OmegaConf.select(cfg, "kd.teacher_cache.enabled"):
+        callbacks.append(teacher_recorder(cfg))
+    if cfg.get("export"):
+        callbacks.append(instantiate_checked(cfg.export, "export"))
+    logger = (
+        instantiate_checked(cfg.logger, "logger", _partial_=True)(save_dir=str(folder)) if cfg.get("logger") else False
+    )
+    bar = progress()
+    return instantiate_checked(cfg.trainer, "trainer", _partial_=True)(
+        callbacks=[*callbacks, RandomState(), *bar],
+        logger=logger,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=str(folder),
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        enable_progress_bar=bool(bar),
+        **settings,
+    )

@@ -1,0 +1,179 @@
+"""Read and write weights: foreign key layouts, what fitted and what did not, files that are never half written."""
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from hydra.utils import get_method
+from torch import Tensor, nn
+
+from kd_runner.errors import ConfigError, nearest
+from kd_runner.runtime.files import replace
+
+# Where the usual training frameworks put the weights inside a checkpoint.
+CONTAINERS = ("state_dict", "model_state_dict", "model", "student")
+NOTE = "kd_runner.note"
+
+
+@dataclass
+class Coverage:
+    """What of a net a checkpoint filled."""
+
+    matched: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    wrong_shape: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        return not (self.missing or self.unexpected or self.wrong_shape)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.matched)} matched"]
+        for name in ("missing", "unexpected", "wrong_shape", "dropped"):
+            keys = getattr(self, name)
+            shown = f" ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" if keys else ""
+            parts.append(f"{len(keys)} {name.replace('_', ' ')}{shown}")
+        return ", ".join(parts)
+
+
+def read(path: str | Path, key: str) -> dict[str, Tensor]:
+    """Tensors of a `.safetensors`, or of a torch file, by name. Runs no code from the file (`weights_only=True`).
+
+    Args:
+        key: configuration key for messages.
+
+    Raises:
+        ConfigError: no such file, not a checkpoint, cut short, or holding objects other than tensors and plain data.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        where = nearest(path.name, siblings) if siblings else f" The folder {path.parent} does not exist."
+        raise ConfigError(f"{key}: no file {path}.{where}")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ConfigError(
+            f"{key}: {path} holds objects other than tensors and plain data, or is no checkpoint; it was not loaded, "
+            f"since loading could run code from it. Save its state dict alone. ({_reason(error)})"
+        ) from error
+    except Exception as error:  # a damaged file raises whatever its bytes happen to say: IndexError, struct.error, ...
+        raise ConfigError(f"{key}: {path} is cut short or no checkpoint ({_reason(error)})") from error
+    return _tensors(content, key, path)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:120]
+
+
+def _tensors(content: Any, key: str, path: Path) -> dict[str, Tensor]:
+    while isinstance(content, Mapping):
+        inner = next((content[c] for c in CONTAINERS if isinstance(content.get(c), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    if not tensors:
+        raise ConfigError(f"{key}: {path} holds no state dict, neither at the top nor under {', '.join(CONTAINERS)}")
+    return tensors
+
+
+def load(
+    net: nn.Module,
+    path: str | Path,
+    key: str,
+    strip: str = "",
+    rename: Mapping[str, str] | None = None,
+    drop: Sequence[str] = (),
+    convert: str | None = None,
+) -> Coverage:
+    """Load a checkpoint into a net and say what matched. Nothing is loaded where a name is missing or misfits.
+
+    Args:
+        strip: prefix that is cut off; where any key has it, keys without it are dropped.
+        rename: parts of names, foreign to ours, replaced in the order given.
+        drop: parts of names whose tensors belong to something else (`aux_classifier.`), dropped and counted.
+        convert: dotted name of a function that turns a foreign layout's tensors, by name, into ours; done first.
+        key: configuration key for messages.
+    """
+    tensors = read(path, key)
+    if convert is not None:
+        tensors = get_method(convert)(tensors)
+    return fit(net, tensors, strip=strip, rename=rename, drop=drop)
+
+
+def fit(
+    net: nn.Module,
+    tensors: Mapping[str, Tensor],
+    strip: str = "",
+    rename: Mapping[str, str] | None = None,
+    drop: Sequence[str] = (),
+) -> Coverage:
+    """`load` for tensors at hand."""
+    coverage, ours, fitting = Coverage(), net.state_dict(), {}
+    prefixed = bool(strip) and any(name.startswith(strip) for name in tensors)
+    for foreign, value in tensors.items():
+        if (prefixed and not foreign.startswith(strip)) or any(part in foreign for part in drop):
+            coverage.dropped.append(foreign)
+            continue
+        name = foreign.removeprefix(strip)
+        for old, new in (rename or {}).items():
+            name = name.replace(old, new)
+        if name not in ours or name in fitting:  # or two foreign names that `rename` made one
+            coverage.unexpected.append(foreign)
+        elif ours[name].shape != value.shape:
+            coverage.wrong_shape.append(f"{name} {tuple(value.shape)} for {tuple(ours[name].shape)}")
+        else:
+            coverage.matched.append(name)
+            fitting[name] = value
+    misfits = {text.split(" ")[0] for text in coverage.wrong_shape}
+    coverage.missing = [name for name in ours if name not in fitting and name not in misfits]
+    if not coverage.missing and not coverage.wrong_shape:
+        net.load_state_dict(fitting)
+    return coverage
+
+
+def require(coverage: Coverage, key: str, path: str | Path) -> Coverage:
+    """Raise unless every tensor of the net was filled.
+
+    Raises:
+        ConfigError: with the counts, and the keys that mend it.
+    """
+    if coverage.missing or coverage.wrong_shape:
+        raise ConfigError(
+            f"{key}.checkpoint: {path} does not fit the net: {coverage}. Change {key}.net, or map its names with "
+            f"{key}.checkpoint_keys (strip, rename, drop)."
+        )
+    return coverage
+
+
+def save_student(net: nn.Module, path: Path, note: str | None = None) -> None:
+    """The net alone as `.safetensors`: loads into the plain model class without this package. Atomic.
+
+    Args:
+        note: text kept in the file's header; a pruned net's spec, from which `build.student` makes its widths.
+    """
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}
+    content = safetensors.torch.save(tensors, metadata=None if note is None else {NOTE: note})
+    replace(path, lambda file: file.write(content))
+
+
+def note(path: str | Path) -> str | None:
+    """The text that `save_student` put into the header; None for any other file."""
+    path = Path(path).expanduser()
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get(NOTE)
+    except safetensors.SafetensorError:
+        return None  # `read` says what is wrong with it

@@ -1,0 +1,103 @@
+"""What the optimizer sees: parameter groups, and the schedule of the learning rate."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from kd_runner.errors import ConfigError, nearest
+
+
+def parameter_groups(
+    modules: Iterable[nn.Module], factors: Mapping[nn.Parameter, float] | None = None
+) -> list[dict[str, Any]]:
+    """Trainable parameters in two groups: weights, with the optimizer's own weight decay, and vectors (biases,
+    normalization), with none.
+
+    With `factors` of the learning rate (1 where a parameter has none) two such groups a factor, the highest first,
+    and no empty ones; `lr_factor` in a group says which (`scale_rates`).
+    """
+    trainable = [p for module in modules for p in module.parameters() if p.requires_grad]
+    if factors is None:
+        return _split(trainable)
+    shares: dict[float, list[nn.Parameter]] = {}
+    for parameter in trainable:
+        shares.setdefault(factors.get(parameter, 1.0), []).append(parameter)
+    groups = [{**group, "lr_factor": f} for f in sorted(shares, reverse=True) for group in _split(shares[f])]
+    return [group for group in groups if group["params"]]
+
+
+def _split(parameters: list[nn.Parameter]) -> list[dict[str, Any]]:
+    return [
+        {"params": [p for p in parameters if p.ndim > 1]},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def layer_factors(net: nn.Module, blocks: str | Sequence[str], decay: float, module: str = "") -> dict[Any, float]:
+    """Layer-wise decay of the learning rate (Clark et al. 2020, ELECTRA; as in BEiT): parameter to its factor.
+
+    Block i of n, counted from 0, has decay^(n - i); what `module` registers ahead of its first block (patch embedding,
+    positions) decay^(n + 1); all else, outside of `module` or behind its blocks, 1. Takes a pruned net as it is.
+
+    Args:
+        blocks: path in `module` of the container whose children are the blocks, or of each block, in order.
+        decay: factor from one block to the one before, in (0, 1]; ORION: 0.9.
+        module: path of the backbone in `net`; empty for the net itself.
+
+    Raises:
+        ConfigError: a path that names nothing, a container without blocks, a decay out of range.
+    """
+    if not 0 < decay <= 1:
+        raise ConfigError(f"layer_decay.decay must lie in (0, 1], not {decay}")
+    backbone = _submodule(net, module, "layer_decay.module")
+    if isinstance(blocks, str):
+        layers = list(_submodule(backbone, blocks, "layer_decay.blocks").children())
+    else:
+        layers = [_submodule(backbone, path, "layer_decay.blocks") for path in blocks]
+    if not layers:
+        raise ConfigError(f"layer_decay.blocks: {blocks!r} holds no blocks")
+    of_block = {p: decay ** (len(layers) - at) for at, layer in enumerate(layers) for p in layer.parameters()}
+    factors: dict[Any, float] = {}
+    for parameter in backbone.parameters():
+        if parameter in of_block:
+            break
+        factors[parameter] = decay ** (len(layers) + 1)
+    return factors | of_block
+
+
+def _submodule(net: nn.Module, path: str, key: str) -> nn.Module:
+    modules = dict(net.named_modules(remove_duplicate=False))
+    if path not in modules:
+        raise ConfigError(f"{key}: no module {path!r}.{nearest(path, modules)}")
+    return modules[path]
+
+
+def scale_rates(optimizer: Optimizer) -> Optimizer:
+    """Multiply the learning rate of each group by its `lr_factor`; to be called once, before any schedule is made."""
+    for group in optimizer.param_groups:
+        group["lr"] *= group.get("lr_factor", 1.0)
+    return optimizer
+
+
+def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, final_factor: float = 0.0) -> LambdaLR:
+    """Linear warm-up from 0, then half a cosine down to `final_factor` of the learning rate (Loshchilov & Hutter 2017,
+    SGDR, equation 5, without restarts).
+
+    Args:
+        total_steps: optimizer steps of the whole run.
+        warmup_steps: steps of the linear part; at most a tenth of a shorter run.
+        final_factor: share of the learning rate that the last step has.
+    """
+    warmup = min(warmup_steps, total_steps // 10)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        progress = (step - warmup) / max(1, total_steps - warmup)
+        return final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,172 @@
+"""The best student as ONNX, checked, when training ends."""
+
+import copy
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from kd_runner.distillation.features import FeatureExtractor
+from kd_runner.distillation.module import Distiller
+from kd_runner.errors import ConfigError, nearest
+
+log = logging.getLogger(__name__)
+
+
+class ExportONNX(Callback):
+    """Writes `model.onnx` and checks it against torch on validation samples; with `int8`, `model_int8.onnx` too.
+
+    Args:
+        tolerance: largest difference to torch, as a share of the largest output.
+        agreement: least share of places with the same largest channel.
+        samples: validation samples that are checked, alone and in batches of two.
+        outputs: features on the net's output that the file gives; None for all of them.
+        part: path of the one module that is exported, where the rest has no ONNX form; the file's metadata says so.
+        dynamic: axes of the file's inputs that may change: the batch first, boxes of an image, height and width.
+        leave_out: arguments of the net that the file does without, the net having defaults for them.
+        ranked: output that others are ranked by, best first, to those: rows with scores as close as the engines' own
+            differences may stand in either order.
+        int8: quantize as well, and measure both files on the validation set.
+        calibration_samples: training samples for the ranges of INT8 activations.
+
+    Raises:
+        ConfigError: the file differs by more.
+    """
+
+    def __init__(
+        self,
+        tolerance: float,
+        agreement: float,
+        samples: int,
+        outputs: Sequence[str] | None = None,
+        part: str | None = None,
+        dynamic: Sequence[str] = ("batch", "height", "width"),
+        leave_out: Sequence[str] = (),
+        ranked: Mapping[str, Sequence[str]] | None = None,
+        int8: bool = False,
+        calibration_samples: int = 64,
+    ):
+        if int8 and part is not None:
+            raise ValueError("INT8 is for whole nets: export.part must be null")
+        self.tolerance, self.agreement, self.samples = tolerance, agreement, samples
+        self.outputs, self.part, self.dynamic, self.leave_out = outputs, part, dynamic, leave_out
+        self.ranked = ranked or {}
+        self.int8, self.calibration_samples = int8, calibration_samples
+        self.result: dict[str, Any] = {}
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            self.export(pl_module, trainer.datamodule, Path(trainer.default_root_dir))
+
+    def export(self, module: Distiller, data: Any, folder: Path) -> dict[str, Any]:
+        """Export the module's student into `folder`; return what was found."""
+        from kd_runner.export import onnx  # onnxruntime is heavy, and a run without export does without it
+
+        tapped, batches = self._exported(module.tapped_student, self._batches(data))
+        for name in (name for score, rows in self.ranked.items() for name in (score, *rows)):
+            if name not in tapped.features:
+                raise ConfigError(f"export.ranked: the file gives no {name!r}.{nearest(name, tapped.features)}")
+        file = folder / "model.onnx"
+        note = {"kd_runner.student": "all of it"}
+        if self.part is not None:
+            note = {"kd_runner.student": f"begins with the input of {self.part}; what is before it runs in torch"}
+        axes = onnx.export(tapped, batches[-1], file, note, self.dynamic)
+        if "batch" not in axes:
+            first = next(iter(tapped.inputs.values()))
+            batches = [batch for batch in batches if len(batch[first]) == len(batches[-1][first])]
+        if "boxes" in axes:
+            batches.append(_fewer(batches[-1], tapped.inputs))
+        if "height" in axes:
+            batches.append(_larger(batches[-1], tapped.inputs))
+        found = onnx.compare(tapped, file, batches, self.ranked)
+        self.result = {"onnx": {"file": file.name, "bytes": file.stat().st_size, "dynamic": axes, **found}}
+        log.info(
+            "%s: %.1f MB, dynamic %s, max error %.1e (%.1e of the largest output), same class %.3f %%",
+            file, file.stat().st_size / 1e6, ", ".join(axes) or "nothing", found["max_error"], found["relative_error"],
+            100 * found["agreement"],
+        )  # fmt: skip
+        if found["relative_error"] > self.tolerance or found["agreement"] < self.agreement:
+            raise ConfigError(
+                f"export.tolerance: {file} differs from torch by {found['relative_error']:.1e} of the largest output "
+                f"(tolerance {self.tolerance}), same class at {found['agreement']:.4%} (agreement {self.agreement})"
+            )
+        if self.int8:
+            self._quantize(module, tapped, data, folder)
+        return self.result
+
+    def arguments(self, net: FeatureExtractor, data: Any) -> dict[str, Tensor]:
+        """What the net's file is called with for one sample."""
+        tapped, (batch,) = self._exported(net, [next(self._batches(data))])
+        return {argument: batch[name] for argument, name in tapped.inputs.items()}
+
+    def _exported(
+        self, net: FeatureExtractor, batches: Iterable[dict[str, Tensor]]
+    ) -> tuple[FeatureExtractor, list[dict[str, Tensor]]]:
+        """What of the net goes into the file, a copy on the CPU, and its inputs for each batch."""
+        from kd_runner.export import onnx
+
+        tapped, batches = copy.copy(net), list(batches)
+        tapped.net = copy.deepcopy(tapped.net).cpu().eval()
+        self._check(tapped.inputs, onnx.AXES)
+        tapped.inputs = {argument: name for argument, name in tapped.inputs.items() if argument not in self.leave_out}
+        if self.part is not None:
+            pieces = [onnx.part(tapped, self.part, batch) for batch in batches]
+            tapped, batches = pieces[0][0], [batch for _, batch in pieces]
+        if self.outputs is not None:
+            tapped = onnx.only(tapped, self.outputs)
+        return tapped, batches
+
+    def _quantize(self, module: Distiller, tapped: Any, data: Any, folder: Path) -> None:
+        from kd_runner.export import int8
+
+        file = folder / "model_int8.onnx"
+        int8.quantize(folder / "model.onnx", file, data.calibration(self.calibration_samples), tapped.inputs)
+        measured = {"fp32": self._measure(module, data, folder / "model.onnx", tapped.inputs)}
+        measured["int8"] = self._measure(module, data, file, tapped.inputs)
+        self.result["int8"] = {"file": file.name, "bytes": file.stat().st_size, "metrics": measured}
+        for name in next(iter(measured.values())):
+            if "/" not in name:
+                log.info("%s: %s %.4f, fp32 %.4f", file, name, measured["int8"][name], measured["fp32"][name])
+
+    @staticmethod
+    def _measure(module: Distiller, data: Any, file: Path, inputs: Mapping[str, str]) -> dict[str, float]:
+        """The module's metrics, the ONNX file in the student's place."""
+        from kd_runner.export import onnx
+
+        runner = onnx.session(file)
+        names = [output.name for output in runner.get_outputs()]
+        metrics: Any = copy.deepcopy(module.metrics).cpu()
+        for batch in data.plain_val_loader():
+            feeds = {argument: batch[name].numpy() for argument, name in inputs.items()}
+            outputs = dict(zip(names, map(torch.from_numpy, runner.run(names, feeds))))
+            module.update_metrics(metrics, {"batch": batch, "student": outputs})
+        return {name: float(value) for name, value in module.compute_metrics(metrics).items()}
+
+    def _check(self, inputs: Mapping[str, str], axes: Sequence[str]) -> None:
+        if list(self.dynamic[:1]) not in ([], ["batch"]) or not set(self.dynamic) <= set(axes):
+            raise ConfigError(f"export.dynamic: {list(self.dynamic)}: the batch first, all of {list(axes)}")
+        for argument in self.leave_out:
+            if argument not in inputs:
+                raise ConfigError(f"export.leave_out: the net has no {argument!r}.{nearest(argument, inputs)}")
+
+    def _batches(self, data: Any) -> Iterator[dict[str, Tensor]]:
+        samples = [data.val[index] for index in range(min(self.samples, len(data.val)))]
+        yield default_collate(samples[:1])
+        for first in range(0, len(samples) - 1, 2):
+            yield default_collate(samples[first : first + 2])
+
+
+def _larger(batch: Mapping[str, Tensor], inputs: Mapping[str, str]) -> dict[str, Tensor]:
+    """The same images on a larger, non-square canvas."""
+    images = {name: batch[name] for name in inputs.values() if batch[name].ndim == 4}
+    return {**batch, **{name: torch.nn.functional.pad(image, (0, 64, 0, 32)) for name, image in images.items()}}
+
+
+def _fewer(batch: Mapping[str, Tensor], inputs: Mapping[str, str]) -> dict[str, Tensor]:
+    """The same images with one box each."""
+    return {**batch, **{name: batch[name][:, :1] for name in inputs.values() if batch[name].ndim == 3}}

@@ -1,1 +1,0 @@
-"""Parts of contrastive losses: memories, negatives, the noise-contrastive term, pooling."""

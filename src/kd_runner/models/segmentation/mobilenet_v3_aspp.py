@@ -1,0 +1,133 @@
+"""MobileNetV3-Small with atrous spatial pyramid pooling and two skip connections: the segmentation student.
+
+Module paths worth tapping, with channels at width 1 and strides (half of them with `stem_stride=1`):
+`features.1` low 16 /4, `features.3` mid 24 /8, `features.8` 48 /16, `features.12` high 576 /16 (/32
+undilated), `aspp` 96 as `features.12`, `fuse` 96 /4, `classifier` the logits /4.
+
+Sources: Howard et al., "Searching for MobileNetV3", ICCV 2019 (torchvision's network); Chen et al.,
+"Rethinking Atrous Convolution", 2017 (the pyramid) and "Encoder-Decoder with Atrous Separable Convolution",
+ECCV 2018 (the skip connections).
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import mobilenet_v3_small
+from torchvision.ops import Conv2dNormActivation
+
+LOW, MID = 1, 3
+
+
+class ASPP(nn.Module):
+    """Context at several ranges: (B, in_channels, h, w) to (B, channels, h, w).
+
+    A 1 x 1 convolution, one dilated 3 x 3 convolution per entry of `rates`, and the mean of the whole
+    picture, joined by a 1 x 1 projection. The mean's branch has a bias in place of batch normalization: on a
+    single value per channel that could not train with one picture in a batch, and its statistics would be
+    poor with few.
+    """
+
+    def __init__(self, in_channels: int, channels: int, rates: Sequence[int]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            [Conv2dNormActivation(in_channels, channels, kernel_size=1)]
+            + [Conv2dNormActivation(in_channels, channels, kernel_size=3, dilation=rate) for rate in rates]
+        )
+        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(in_channels, channels, 1), nn.ReLU())
+        self.project = Conv2dNormActivation((len(rates) + 2) * channels, channels, kernel_size=1)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        context = [branch(feature) for branch in self.branches]
+        context.append(self.pooled(feature).expand_as(context[0]))
+        return self.project(torch.cat(context, dim=1))
+
+
+class MobileNetV3ASPP(nn.Module):
+    """Logits (B, num_classes, H, W) for images (B, 3, H, W) of any size.
+
+    The pyramid's output and 1 x 1 convolutions (`skip_channels` each) of the low and mid features meet at the
+    low features' size; a 3 x 3 convolution and the classifier follow, and the logits are upsampled
+    bilinearly.
+
+    * `width_mult` scales the backbone's channels; `weights_backbone` names torchvision's published ImageNet
+      weights ("IMAGENET1K_V1", "DEFAULT"), None starts from random ones and downloads nothing.
+    * `dilated` keeps the last blocks at stride 16. `stem_stride=1` halves every stride, for pictures of some
+      100 pixels. `aspp_rates` are in cells of the last feature map: on a map of 12 x 12 cells a rate of 12 or
+      more reads nothing but padding around its center.
+    * `norm_momentum` belongs to the backbone's batch norms; torchvision's 0.01 suits long training only.
+
+    2,776,309 parameters with 21 classes at the defaults.
+    Raises ValueError if published weights are asked for with a `width_mult` other than 1 or cannot be
+    fetched.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 21,
+        *,
+        aspp_channels: int = 96,
+        skip_channels: int = 64,
+        aspp_rates: Sequence[int] = (6, 12, 18),
+        width_mult: float = 1.0,
+        dilated: bool = True,
+        stem_stride: int = 2,
+        dropout: float = 0.1,
+        norm_momentum: float = 0.01,
+        weights_backbone: str | None = None,
+    ) -> None:
+        super().__init__()
+        if stem_stride not in (1, 2):
+            raise ValueError(f"student.net.stem_stride={stem_stride}: 1 or 2")
+        self.features = _features(width_mult, dilated, stem_stride, norm_momentum, weights_backbone)
+        self.aspp = ASPP(_width(self.features[-1]), aspp_channels, aspp_rates)
+        self.skip_low = Conv2dNormActivation(_width(self.features[LOW]), skip_channels, kernel_size=1)
+        self.skip_mid = Conv2dNormActivation(_width(self.features[MID]), skip_channels, kernel_size=1)
+        self.fuse = Conv2dNormActivation(aspp_channels + 2 * skip_channels, aspp_channels, kernel_size=3)
+        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Conv2d(aspp_channels, num_classes, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        low = self.features[: LOW + 1](image)
+        mid = self.features[LOW + 1 : MID + 1](low)
+        context = self.aspp(self.features[MID + 1 :](mid))
+        size = low.shape[-2:]
+        joined = [_resize(context, size), _resize(self.skip_mid(mid), size), self.skip_low(low)]
+        logits = self.classifier(self.fuse(torch.cat(joined, dim=1)))
+        return _resize(logits, image.shape[-2:])
+
+
+def _resize(feature: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(feature, size=size, mode="bilinear", align_corners=False)
+
+
+def _width(block: nn.Module) -> int:
+    """The output channels that torchvision notes on each of its feature blocks."""
+    width = block.out_channels
+    assert isinstance(width, int)
+    return width
+
+
+def _features(
+    width_mult: float, dilated: bool, stem_stride: int, norm_momentum: float, weights: str | None
+) -> nn.Sequential:
+    """The thirteen feature blocks of torchvision's MobileNetV3-Small."""
+    if weights is not None and width_mult != 1.0:
+        raise ValueError(
+            f"student.net.weights_backbone={weights} is published for student.net.width_mult=1 only, "
+            f"not for {width_mult}"
+        )
+    norm = partial(nn.BatchNorm2d, eps=0.001, momentum=norm_momentum)
+    try:
+        features = mobilenet_v3_small(
+            weights=weights, progress=False, width_mult=width_mult, dilated=dilated, norm_layer=norm
+        ).features
+    except (KeyError, OSError) as error:  # an unknown name, or urllib's errors
+        raise ValueError(
+            f"student.net.weights_backbone={weights} could not be loaded ({error!r}): set it to null, "
+            "or to IMAGENET1K_V1 with internet access"
+        ) from error
+    stem = next(module for module in features.modules() if isinstance(module, nn.Conv2d))
+    stem.stride = (stem_stride, stem_stride)  # a convolution's weights do not depend on its stride
+    return features

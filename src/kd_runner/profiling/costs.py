@@ -1,0 +1,54 @@
+"""What a net costs: parameters, multiply-adds, bytes, milliseconds."""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from kd_runner.profiling.multiply_adds import counter
+
+
+@torch.no_grad()
+def static(net: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """`parameters`; `macs`, multiply-adds of one call with these inputs, see `multiply_adds.counter`;
+    `weights_bytes` as a `.safetensors`.
+    """
+    module = copy.deepcopy(net).cpu().eval().requires_grad_(False)  # the counter hooks what could have a gradient
+    with counter() as counted:
+        module(**inputs)
+    return {
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "macs": counted.get_total_flops() // 2,
+        "weights_bytes": len(
+            safetensors.torch.save({k: v.contiguous().clone() for k, v in module.state_dict().items()})
+        ),
+        "input": {argument: list(value.shape) for argument, value in inputs.items()},
+    }
+
+
+def latency(runs: Mapping[str, Callable[[], Any]], rounds: int = 30, warmup: int = 3) -> dict[str, float]:
+    """Median milliseconds of each callable, measured in turns so that all see the same machine."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(warmup + rounds):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            if turn >= warmup:
+                times[name].append(time.perf_counter() - started)
+    return {name: 1000 * statistics.median(values) for name, values in times.items()}
+
+
+def torch_call(net: nn.Module, inputs: Mapping[str, Tensor]) -> Callable[[], Any]:
+    """A call of the net in torch, on the CPU."""
+    module = copy.deepcopy(net).cpu().eval()
+
+    def call() -> Any:
+        with torch.inference_mode():
+            return module(**inputs)
+
+    return call

@@ -1,0 +1,171 @@
+"""A small data set of people in COCO's layout: drawn figures that hide each other, on real photographs.
+
+Every scene is a crop of a photograph with groups of figures on it, the nearer ones in front. All are of one class,
+so a box of a hidden figure holds parts of others: to tell them apart a net has to see whom the box fits.
+Annotations are of what is seen, as in COCO: area, box, and segmentation, polygons where the visible part has no hole
+and compressed run lengths where it has.
+
+No validation scene shares a photograph pixel with any other split, and no scene is in two splits.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import contourpy
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as rle
+
+from kd_runner.runtime.write_once import write_once
+from kd_runner.synthetic.persons import figure
+from kd_runner.synthetic.photographs import Photographs
+
+# Raised whenever the same arguments would give other files.
+FORMAT = 1
+
+_SPLITS = {"train": 0, "val": 1, "unlabeled": 2, "teacher": 3}
+_LEAST_SHARE = 0.45  # of a figure that is seen, or it, or the one that hides it, is left out
+_LEAST_SIDE = 0.1  # of the picture's side, for a visible part
+
+Mask = NDArray[np.bool_]
+
+
+def write(
+    root: str | Path,
+    *,
+    num_train: int = 150,
+    num_val: int = 200,
+    num_unlabeled: int = 1000,
+    num_teacher: int = 0,
+    size: int = 96,
+    seed: int = 0,
+) -> Path:
+    """Write the scenes below `root` once and return `root`.
+
+    For each split of `train`, `val`, `unlabeled`, `teacher` there is a folder of pictures of `size` x `size` pixels
+    and `annotations/instances_<split>.json`. Those of `unlabeled` hold boxes, as a detector would give, and no
+    segmentation. Scene k of a split depends on `seed`, `size`, the split and k alone, so a longer split begins with
+    the shorter one.
+
+    A complete data set of the same arguments is used as it is; a stopped run leaves nothing half done.
+
+    Raises ValueError if an argument is out of range, or if `root` holds anything else.
+    """
+    counts = {"train": num_train, "val": num_val, "unlabeled": num_unlabeled, "teacher": num_teacher}
+    for name, count in counts.items():
+        if count < 0:
+            raise ValueError(f"data.prepare.num_{name} is {count}: a number of pictures cannot be negative")
+    if size < 32:
+        raise ValueError(f"data.prepare.size is {size}: below 32 pixels the figures cannot be told apart")
+    manifest = {"format": FORMAT, "size": size, "seed": seed, **{f"num_{k}": v for k, v in counts.items()}}
+    write_once(Path(root), manifest, lambda draft: _write_files(draft, counts, size, seed))
+    return Path(root)
+
+
+def _write_files(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:
+    photographs = {held_out: Photographs(held_out) for held_out in (False, True)}
+    (folder / "annotations").mkdir()
+    for split, number in _SPLITS.items():
+        (folder / split).mkdir()
+        images, annotations = [], []
+        for k in range(counts[split]):
+            random = np.random.default_rng([seed, size, number, k])
+            picture, instances = scene(photographs[split == "val"], size, random)
+            image_id = number * 10_000_000 + k + 1
+            name = f"{image_id:012d}.jpg"
+            Image.fromarray(picture).save(folder / split / name, quality=92)
+            images.append({"id": image_id, "file_name": name, "height": size, "width": size, "license": 1})
+            for n, mask in enumerate(instances):
+                entry = {"id": image_id * 100 + n, "image_id": image_id, "category_id": 1, "iscrowd": 0}
+                annotations.append(entry | _measured(mask, with_shape=split != "unlabeled"))
+        content = {
+            "info": {"description": f"drawn figures on photographs, {split}", "version": str(FORMAT), "year": 2026},
+            "licenses": [{"id": 1, "name": "CC BY 2.0", "url": "https://creativecommons.org/licenses/by/2.0/"}],
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"supercategory": "person", "id": 1, "name": "person"}],
+        }
+        (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+
+
+def scene(photographs: Photographs, size: int, random: np.random.Generator) -> tuple[NDArray[np.uint8], list[Mask]]:
+    """A picture (size, size, 3) and the visible part (size, size) of every figure on it, the farthest first.
+
+    At least one; as in COCO, a figure of which little is seen has no annotation.
+    """
+    picture = photographs.patch(size, size, random).astype(np.float32) * random.uniform(0.55, 1.0)
+    owners = np.zeros((size, size), np.uint8)
+    whole: list[int] = []  # areas of those placed, if nothing hid them
+    # Higher up in the picture is farther away, and smaller.
+    near = np.sort(random.beta(1.6, 1.2, int(random.integers(2, 8))))
+    middle = random.uniform(0.2, 0.8)
+    for depth in near:
+        height = size * (0.32 + 0.62 * depth) * random.uniform(0.92, 1.08)
+        person = figure(int(height), random)
+        if random.random() < 0.5:
+            middle = random.uniform(0.1, 0.9)  # another group
+        left = round(size * middle + random.normal(0, 0.38) * height - person.cover.shape[1] / 2)
+        top = round(size * (0.52 + 0.5 * depth)) - person.cover.shape[0]
+        there, part = _shared(top, left, person.cover.shape, size)
+        cover = person.cover[part]
+        mask = np.zeros((size, size), bool)
+        mask[there] = cover > 0.5
+        seen = np.bincount(owners[~mask], minlength=len(whole) + 1)[1:]
+        area = int((person.cover > 0.5).sum())
+        if any(s < _LEAST_SHARE * w for s, w in zip([mask.sum(), *seen], [area, *whole])):
+            continue
+        light = photographs.patch(cover.shape[0], cover.shape[1], random)[..., :1]
+        surface = person.colors[part] * (0.7 + 0.55 * light / 255)
+        picture[there] += cover[..., None] * (surface - picture[there])
+        whole.append(area)
+        owners[mask] = len(whole)
+    masks = [mask for n in range(len(whole)) if _large_enough(mask := owners == n + 1, size)]
+    if not masks:
+        return scene(photographs, size, random)
+    return picture.clip(0, 255).astype(np.uint8), masks
+
+
+def _shared(top: int, left: int, shape: tuple[int, ...], size: int) -> tuple[Any, Any]:
+    """Where a figure of `shape` lies on a picture of `size`, and which part of the figure that is."""
+    first = np.maximum([top, left], 0)
+    last = np.maximum(np.minimum([top + shape[0], left + shape[1]], size), first)
+    there, part = ((slice(a, b) for a, b in zip(first - at, last - at)) for at in (0, np.array([top, left])))
+    return tuple(there), tuple(part)
+
+
+def _large_enough(mask: Mask, size: int) -> bool:
+    return min(mask.any(0).sum(), mask.any(1).sum()) >= _LEAST_SIDE * size
+
+
+def _measured(mask: Mask, with_shape: bool) -> dict[str, Any]:
+    """`bbox`, and with a shape `area` and `segmentation` too, of one visible part."""
+    polygons = _polygons(mask)
+    if polygons is None:
+        runs = rle.encode(np.asfortranarray(mask, np.uint8))
+    else:
+        runs = rle.merge(rle.frPyObjects(polygons, *mask.shape))
+    entry = {"bbox": rle.toBbox(runs).tolist()}
+    if with_shape:
+        compressed = {"size": list(mask.shape), "counts": runs["counts"].decode()}
+        entry |= {"area": float(rle.area(runs)), "segmentation": compressed if polygons is None else polygons}
+    return entry
+
+
+def _polygons(mask: Mask) -> list[list[float]] | None:
+    """COCO's polygons [x, y, x, y, ...] around the parts of a mask; None where one has a hole."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    top, left = rows[0], columns[0]
+    inside = np.pad(mask[top : rows[-1] + 1, left : columns[-1] + 1], 1).astype(np.float64)
+    polygons = []
+    lines: list[NDArray[np.float64]] = contourpy.contour_generator(z=inside).lines(0.5)  # type: ignore[assignment]
+    for line in lines:
+        x, y = line.T
+        if (x[:-1] * y[1:] - x[1:] * y[:-1]).sum() < 0:  # a hole turns the other way
+            return None
+        steps = np.diff(line, axis=0)
+        corners = np.any(steps != np.roll(steps, 1, axis=0), axis=1)
+        # From the middle of a padding pixel to the corner of the picture.
+        polygons.append((line[:-1][corners] + [left - 0.5, top - 0.5]).ravel().tolist())
+    return polygons

@@ -1,0 +1,175 @@
+"""A small data set in the layout of VOC2012, made of real pictures only.
+
+Every scene is a crop of a photograph with one to three handwritten digits on it; a digit is an object whose
+surface is another, tinted crop of a photograph, so neither color nor texture tells its class: digit d has
+label d + 1, label 0 is the background, 255 the one-pixel contour around each object, as in VOC.
+
+Sources, both shipped inside scikit-learn:
+* `load_digits`: 1,797 digits of 8 x 8 pixels (UCI "Optical Recognition of Handwritten Digits", E. Alpaydin
+  and C. Kaynak, 1998, CC BY 4.0);
+* two photographs (`photographs`).
+
+Validation scenes share no digit and no photograph pixel with any other split. The teacher's scenes come from
+the same digits and photograph halves as `train` and `unlabeled`, but no scene is in two lists.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from kd_runner.data.voc.dataset import VOID, voc_palette
+from kd_runner.runtime.write_once import write_once
+from kd_runner.synthetic.photographs import Photographs
+
+Array = NDArray[np.uint8]
+
+NUM_CLASSES = 11
+CLASS_NAMES = ("background", *(f"digit {digit}" for digit in range(10)))
+# Raised whenever the same arguments would give other files.
+FORMAT = 1
+
+_SPLITS = {"train": 0, "val": 1, "unlabeled": 2, "teacher": 3}
+_VAL_DIGITS = 540  # of 1,797
+
+
+def write(
+    root: str | Path,
+    *,
+    num_train: int = 150,
+    num_val: int = 200,
+    num_unlabeled: int = 1000,
+    num_teacher: int = 0,
+    size: int = 96,
+    seed: int = 0,
+) -> Path:
+    """Write the scenes below `root` once and return the folder `root/VOCdevkit/VOC2012`.
+
+    Pictures are `size` x `size` pixels. `ImageSets/Segmentation` lists `train`, `val`, `trainval`,
+    `unlabeled` (pictures without a mask file) and `teacher` (pictures with one). Scene k of a list depends on
+    `seed`, `size`, the list and k alone, so a longer list begins with the shorter one.
+
+    A complete data set of the same arguments is used as it is. The files are written into a folder beside
+    `root` that is renamed at the end: a stopped run leaves nothing half done, and of two runs at once one
+    wins.
+
+    Raises ValueError if an argument is out of range, or if `root` holds anything else.
+    """
+    counts = {"train": num_train, "val": num_val, "unlabeled": num_unlabeled, "teacher": num_teacher}
+    for name, count in counts.items():
+        if count < 0:
+            raise ValueError(f"data.num_{name} is {count}: a number of pictures cannot be negative")
+    if size < 32:
+        raise ValueError(f"data.size is {size}: below 32 pixels the digits cannot be told apart")
+    root = Path(root)
+    manifest = {"format": FORMAT, "size": size, "seed": seed, **{f"num_{k}": v for k, v in counts.items()}}
+    write_once(root, manifest, lambda draft: _write_files(draft / "VOCdevkit" / "VOC2012", counts, size, seed))
+    return root / "VOCdevkit" / "VOC2012"
+
+
+def _write_files(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:
+    for name in ("JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"):
+        (folder / name).mkdir(parents=True)
+    sources = {held_out: _Sources(held_out) for held_out in (False, True)}
+    palette = voc_palette().tobytes()
+    lists = {}
+    for split, number in _SPLITS.items():
+        lists[split] = [f"{split}_{k:05d}" for k in range(counts[split])]
+        for k, name in enumerate(lists[split]):
+            random = np.random.default_rng([seed, size, number, k])
+            image, classes, instances = _scene(sources[split == "val"], size, random)
+            Image.fromarray(image).save(folder / "JPEGImages" / f"{name}.jpg", quality=95)
+            if split == "unlabeled":
+                continue
+            for kind, labels in (("SegmentationClass", classes), ("SegmentationObject", instances)):
+                mask = Image.fromarray(labels)
+                mask.putpalette(palette)
+                mask.save(folder / kind / f"{name}.png")
+    lists["trainval"] = lists["train"] + lists["val"]
+    for split, names in lists.items():
+        (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("".join(f"{n}\n" for n in names))
+
+
+class _Sources:
+    """The digits and the photograph parts that the scenes of one side may use; `held_out` is validation's."""
+
+    def __init__(self, held_out: bool) -> None:
+        digits = load_digits()
+        # A fixed order, whatever the seed: no seed may move a validation digit into training.
+        order = np.random.default_rng(0).permutation(len(digits.target))
+        chosen = order[:_VAL_DIGITS] if held_out else order[_VAL_DIGITS:]
+        self.digits = (digits.images[chosen] * (255 / 16)).astype(np.uint8)
+        self.labels = digits.target[chosen]
+        self.photographs = Photographs(held_out)
+
+
+def _scene(sources: _Sources, size: int, random: np.random.Generator) -> tuple[Array, Array, Array]:
+    """(image H x W x 3, class labels H x W, instance numbers H x W), the last two with the void contour."""
+    image = _dim(sources.photographs.patch(size, size, random), random)
+    classes = np.zeros((size, size), np.uint8)
+    instances = np.zeros((size, size), np.uint8)
+    placed: list[tuple[int, int, int]] = []
+    for instance in range(1, int(random.integers(1, 4)) + 1):
+        place = _free_place(placed, size, random)
+        if place is None:
+            continue
+        placed.append(place)
+        top, left, side = place
+        chosen = int(random.integers(len(sources.digits)))
+        # One pixel wider than the picture on each side, so that the contour can be cut like the object.
+        canvas = np.zeros((size + 2, size + 2), bool)
+        canvas[top + 1 : top + 1 + side, left + 1 : left + 1 + side] = _silhouette(sources.digits[chosen], side, random)
+        contour = _dilate(canvas)[1:-1, 1:-1]
+        body = canvas[1:-1, 1:-1]
+        image[body] = _surface(sources.photographs.patch(size, size, random), random)[body]
+        for labels, value in ((classes, int(sources.labels[chosen]) + 1), (instances, instance)):
+            labels[contour] = VOID
+            labels[body] = value
+    return image, classes, instances
+
+
+def _free_place(
+    placed: list[tuple[int, int, int]], size: int, random: np.random.Generator
+) -> tuple[int, int, int] | None:
+    """(top, left, side) of a square that hides little of those before it; None after ten tries."""
+    for _ in range(10):
+        side = int(size * random.uniform(0.46, 0.72))
+        top, left = (int(v) for v in random.integers(0, size - side + 1, size=2))
+        overlaps = (
+            max(0, min(top + side, t + s) - max(top, t)) * max(0, min(left + side, x + s) - max(left, x)) / (s * s)
+            for t, x, s in placed
+        )
+        if max(overlaps, default=0.0) < 0.2:
+            return top, left, side
+    return None
+
+
+def _surface(patch: Array, random: np.random.Generator) -> Array:
+    """A light tint with the texture of a photograph."""
+    texture = patch - patch.mean((0, 1))
+    return np.clip(random.uniform(150, 255, size=3) + 0.5 * texture, 0, 255).astype(np.uint8)
+
+
+def _silhouette(digit: Array, side: int, random: np.random.Generator) -> NDArray[np.bool_]:
+    """The strokes of an 8 x 8 digit as a smooth mask of side x side, turned by up to 12 degrees."""
+    grown = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
+    turned = grown.rotate(random.uniform(-12, 12), Image.Resampling.BILINEAR)
+    return np.asarray(turned) > 80
+
+
+def _dim(patch: Array, random: np.random.Generator) -> Array:
+    """The patch at 35 to 65 % of its brightness, every channel on its own."""
+    return (patch * random.uniform(0.35, 0.65, size=3)).astype(np.uint8)
+
+
+def _dilate(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask grown by one pixel in all eight directions."""
+    rows = mask.copy()
+    rows[1:] |= mask[:-1]
+    rows[:-1] |= mask[1:]
+    grown = rows.copy()
+    grown[:, 1:] |= rows[:, :-1]
+    grown[:, :-1] |= rows[:, 1:]
+    return grown

@@ -1,0 +1,48 @@
+"""Boxes and lines as edges in space, and what of them a camera sees."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kd_runner.synthetic.driving import check
+from kd_runner.synthetic.driving.raster import box_corners
+
+Array = NDArray[np.floating]
+
+# Boxes (N, 7 or more) to corners (N, 8, 3), numbered 4 x + 2 y + z with x, y, z = 1 on the front, left and upper side.
+CORNERS: dict[str, Callable[[Array], Array]] = {
+    # center, width, length, height, yaw as nuScenes' first LiDAR convention: -heading - pi/2
+    "bench2drive": check.corners,
+    # gravity center, length, width, height, yaw counter-clockwise from x
+    "lidar": lambda boxes: box_corners(boxes[:, :3], boxes[:, 3:6], boxes[:, 6]),
+}
+
+EDGES = np.array([(a, a | bit) for bit in (1, 2, 4) for a in range(8) if not a & bit])
+FRONT = np.array([a >= 4 and b >= 4 for a, b in EDGES])
+FLOOR = np.array([4, 6, 2, 0])  # front right, front left, rear left, rear right
+_NEAR = 0.3  # meters before the camera
+
+
+def seen(edges: Array, matrix: Array, width: float, height: float) -> tuple[Array, NDArray[np.intp]]:
+    """Edges (N, 2, 3) through a projection (4, 4), cut off at the border of the image and in front of the camera.
+
+    Returns pixels (M, 2, 2) as (column, row), and which of the N each came from (M,).
+    """
+    ends = edges @ matrix[:3, :3].T + matrix[:3, 3]
+    which = np.arange(len(edges))
+    # Half-spaces of (column * depth, row * depth, depth): inside where the product, less the offset, is positive.
+    planes = ((0, 0, 1, _NEAR), (1, 0, 0, 0), (-1, 0, width, 0), (0, 1, 0, 0), (0, -1, height, 0))
+    for *normal, offset in planes:
+        side = ends @ np.array(normal, float) - offset
+        keep = (side > 0).any(1)
+        ends, which, side = ends[keep], which[keep], side[keep]
+        share = side[:, :1] / np.where(side[:, :1] == side[:, 1:], 1, side[:, :1] - side[:, 1:])
+        crossing = ends[:, 0] + share * (ends[:, 1] - ends[:, 0])
+        ends = np.where(side[..., None] > 0, ends, crossing[:, None])
+    return ends[..., :2] / ends[..., 2:], which
+
+
+def steps(lines: Array) -> Array:
+    """Polylines (N, P, D) as edges (N * (P - 1), 2, D), line by line."""
+    return np.stack([lines[:, :-1], lines[:, 1:]], 2).reshape(-1, 2, lines.shape[-1])

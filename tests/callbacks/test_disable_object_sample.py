@@ -1,0 +1,42 @@
+"""Training ends without pasted objects."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from kd_runner.callbacks.disable_object_sample import DisableObjectSample
+from kd_runner.data.nuscenes.object_sample import ObjectSample
+from kd_runner.errors import ConfigError
+
+
+def trainer(epoch: int, samples: object) -> SimpleNamespace:
+    train = SimpleNamespace(samples=samples)
+    return SimpleNamespace(current_epoch=epoch, datamodule=SimpleNamespace(train=train))
+
+
+def test_off_from_its_epoch_on(tmp_path: Path) -> None:
+    paste = ObjectSample(tmp_path)
+    on = []
+    for epoch in range(4):
+        DisableObjectSample(epoch=2).on_train_epoch_start(trainer(epoch, SimpleNamespace(paste=paste)), None)  # type: ignore[arg-type]
+        on.append(paste.on)
+    assert on == [True, True, False, False]
+
+
+def test_a_run_resumed_within_the_last_epochs_is_off_too(tmp_path: Path) -> None:
+    paste = ObjectSample(tmp_path)
+    DisableObjectSample(epoch=2).on_train_start(trainer(3, SimpleNamespace(paste=paste)), None)  # type: ignore[arg-type]
+    assert not paste.on
+
+
+def test_beside_unlabeled_samples(tmp_path: Path) -> None:
+    paste = ObjectSample(tmp_path)
+    samples = SimpleNamespace(datasets=[SimpleNamespace(paste=paste), SimpleNamespace(paste=None)])
+    DisableObjectSample(epoch=1).on_train_start(trainer(1, samples), None)  # type: ignore[arg-type]
+    assert not paste.on
+
+
+def test_without_pasting_it_says_so() -> None:
+    with pytest.raises(ConfigError, match=r"needs data\.train\.paste"):
+        DisableObjectSample(epoch=1).on_train_start(trainer(0, object()), None)  # type: ignore[arg-type]

@@ -1,0 +1,127 @@
+"""The ONNX file is the student, or the run fails."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from kd_runner.data.module import DataModule
+from kd_runner.data.voc import transforms
+from kd_runner.data.voc.dataset import VOCSegmentation
+from kd_runner.distillation.features import FeatureExtractor
+from kd_runner.distillation.module import Distiller
+from kd_runner.errors import ConfigError
+from kd_runner.export.exporter import ExportONNX
+from kd_runner.metrics.segmentation_iou import SegmentationIoU
+from kd_runner.models.segmentation.mobilenet_v3_aspp import MobileNetV3ASPP
+
+
+@pytest.fixture
+def module() -> Distiller:
+    torch.manual_seed(0)
+    net = MobileNetV3ASPP(11, aspp_channels=8, skip_channels=8, width_mult=0.25)
+    tapped = FeatureExtractor(net, {"image": "image"}, {"logits": ":"}, "student")
+    wires = {"preds": "student.logits", "target": "batch.target"}
+    return Distiller(tapped, metrics={"segmentation_iou": (SegmentationIoU(11), wires)})
+
+
+@pytest.fixture
+def data(mini_root: Path) -> DataModule:
+    def part(split: str):
+        return lambda: VOCSegmentation(mini_root, split, transforms.evaluate(), num_classes=11)
+
+    return DataModule(part("train"), part("val"), batch_size=2, val_batch_size=3)
+
+
+def exporter(**changes) -> ExportONNX:
+    return ExportONNX(**{"tolerance": 1e-3, "agreement": 0.999, "samples": 4, **changes})
+
+
+def test_the_file_equals_torch_at_other_batch_and_image_sizes(
+    module: Distiller, data: DataModule, tmp_path: Path
+) -> None:
+    found = exporter().export(module, data, tmp_path)["onnx"]
+    assert found["dynamic"] == ["batch", "height", "width"] and found["relative_error"] < 1e-5
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    image = torch.randn(3, 3, 64, 96)
+    with torch.no_grad():
+        expected = module.student.eval()(image).numpy()
+    np.testing.assert_allclose(session.run(["logits"], {"image": image.numpy()})[0], expected, atol=1e-4)
+
+
+def test_a_difference_fails_the_run(module: Distiller, data: DataModule, tmp_path: Path, monkeypatch) -> None:
+    """A weight of the file is changed behind the exporter's back."""
+    from kd_runner.export import onnx as ours
+
+    plain = ours.export
+
+    def tampered(tapped, batch, path, *more):
+        axes = plain(tapped, batch, path, *more)
+        graph = onnx.load(path)
+        (weight,) = (w for w in graph.graph.initializer if "classifier" in w.name and len(w.dims) == 4)
+        weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 1.5, weight.name))
+        onnx.save(graph, path)
+        return axes
+
+    monkeypatch.setattr(ours, "export", tampered)
+    with pytest.raises(ConfigError, match=r"export\.tolerance: .* differs from torch"):
+        exporter().export(module, data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"leave_out": ["imagee"]}, r"export\.leave_out: the net has no 'imagee'\. Did you mean 'image'"),
+        ({"dynamic": ["height", "batch"]}, r"export\.dynamic"),
+        ({"dynamic": ["batch", "depth"]}, r"export\.dynamic"),
+    ],
+)
+def test_what_the_net_does_not_have_is_named(
+    module: Distiller, data: DataModule, tmp_path: Path, change: dict, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        exporter(**change).export(module, data, tmp_path)
+
+
+def test_int8_is_smaller_and_measured_beside_fp32(module: Distiller, data: DataModule, tmp_path: Path) -> None:
+    found = exporter(int8=True, calibration_samples=4).export(module, data, tmp_path)
+    metrics = found["int8"]["metrics"]
+    assert set(metrics) == {"fp32", "int8"} and metrics["fp32"].keys() == metrics["int8"].keys()
+    assert {n.op_type for n in onnx.load(tmp_path / "model_int8.onnx").graph.node} >= {
+        "QuantizeLinear",
+        "DequantizeLinear",
+    }
+    # The fp32 file's metric is torch's.
+    for batch in data.plain_val_loader():
+        module.student.eval()
+        with torch.no_grad():
+            module.validation_step(batch, 0)
+    expected = module.compute_metrics(module.metrics)["miou"]
+    assert metrics["fp32"]["miou"] == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_a_run_leaves_files_that_load_without_this_package(cli, tmp_path: Path) -> None:
+    """The whole way: distil, then load the student's file into the plain class in a process without Lightning."""
+    import subprocess
+    import sys
+
+    done = cli("export.samples=2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = (p.parent for p in (tmp_path / "outputs" / "voc_kd").glob("*/metrics.json"))
+    for name in ("model.onnx", "report.md", "pictures.png", "student_untrained.safetensors", "checkpoints/best.ckpt"):
+        assert (folder / name).stat().st_size > 0
+    assert list(folder.glob("events.out.tfevents.*"))
+    result = json.loads((folder / "metrics.json").read_text())
+    assert result["onnx"]["agreement"] >= 0.999 and result["steps"] == 6 and result["scale"] == "mini"
+    code = (
+        "import sys, torch\nfrom safetensors.torch import load_file\n"
+        "from kd_runner.models.segmentation.mobilenet_v3_aspp import MobileNetV3ASPP\n"
+        "net = MobileNetV3ASPP(11, aspp_channels=8, skip_channels=8, width_mult=0.25, aspp_rates=[1, 2])\n"
+        "net.load_state_dict(load_file(sys.argv[1]), strict=True)\n"
+        "assert 'lightning' not in sys.modules and 'hydra' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder / "student.safetensors")], check=True)

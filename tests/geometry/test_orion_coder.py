@@ -1,0 +1,40 @@
+"""Boxes to codes and back, and which of them are kept."""
+
+import math
+
+import torch
+
+from kd_runner.geometry.orion_coder import best_boxes, decode, encode
+
+BOUNDS = torch.tensor([-60.0, -60, -10, 60, 60, 10])
+
+
+def test_a_code_holds_the_centre_logarithms_and_the_direction() -> None:
+    box = torch.tensor([3.0, -4.0, 0.5, 2.0, 4.5, 1.6, 2.0, 5.0, -1.0])
+    expected = [3, -4, 0.5, *(math.log(v) for v in (2, 4.5, 1.6)), math.sin(2), math.cos(2), 5, -1]
+    torch.testing.assert_close(encode(box), torch.tensor(expected))
+
+
+def test_decode_undoes_encode_and_ignores_the_length_of_the_direction() -> None:
+    torch.manual_seed(0)
+    boxes = torch.rand(20, 9) * 3 + 0.1  # yaw within (0, pi)
+    codes = encode(boxes)
+    codes[:, 6:8] *= torch.rand(20, 1) + 0.5
+    torch.testing.assert_close(decode(codes), boxes, atol=1e-5, rtol=1e-5)
+
+
+def test_a_query_may_give_several_boxes_and_the_best_come_first() -> None:
+    logits = torch.tensor([[[2.0, 1.0], [-3.0, 1.5]]])
+    codes = torch.zeros(1, 2, 10)
+    codes[0, :, 0] = torch.tensor([7.0, 8.0])
+    boxes, scores, labels = best_boxes(logits, codes, 3, 0.0, BOUNDS)
+    torch.testing.assert_close(scores[0], torch.tensor([2.0, 1.5, 1.0]).sigmoid())
+    assert labels.tolist() == [[0, 1, 1]] and boxes[0, :, 0].tolist() == [7, 8, 7]
+
+
+def test_weak_and_distant_boxes_are_no_boxes() -> None:
+    codes = torch.zeros(1, 3, 10)
+    codes[0, 1, 1] = 61
+    _, scores, labels = best_boxes(torch.tensor([[[2.0], [3.0], [-3.0]]]), codes, 9, 0.2, BOUNDS)
+    assert labels.tolist() == [[-1, 0, -1]]
+    assert (scores > 0).tolist() == [[False, True, False]]

@@ -1,0 +1,49 @@
+"""task=compare: equal starts, every arm and seed, one honest report."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+def test_compare(here, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["task=compare", "seeds=[0,1]", "trainer.max_epochs=1", "callbacks=[checkpoints]", "logger=none"]
+    here(*words, "export.samples=2")
+    (folder,) = (p.parent for p in (tmp_path / "outputs" / "voc_kd").glob("*/table.csv"))
+    found = json.loads((folder / "metrics.json").read_text())
+    assert list(found["arms"]) == ["undistilled", "distilled", "distilled_same_labels"]
+    assert all(len(runs) == 2 for runs in found["arms"].values()) and set(found["steps"].values()) == {3}
+    starts = [(folder / f"seed0_{arm}" / "student_untrained.safetensors").read_bytes() for arm in found["arms"]]
+    assert len(set(starts)) == 1
+    assert starts[0] != (folder / "seed1_distilled" / "student_untrained.safetensors").read_bytes()
+    gains = [b["miou"] - a["miou"] for a, b in zip(found["arms"]["undistilled"], found["arms"]["distilled"])]
+    assert found["gains"]["distilled"]["mean"] == pytest.approx(sum(gains) / 2)
+    report = (folder / "report.md").read_text()
+    for word in ("Scale **mini**", "gap closed", "onnxruntime, ms", "iou/background", "± gain", "multiply-adds"):
+        assert word in report
+    assert (folder / "model.onnx").exists() and (folder / "comparison.png").stat().st_size > 5000
+    assert found["costs"]["student"]["parameters"] < found["costs"]["teacher"]["parameters"] * 100
+
+
+def test_a_comparison_does_only_what_is_missing(here, tmp_path: Path) -> None:
+    words = ["task=compare", "seeds=[0]", "task.workers=1", "trainer.max_epochs=1"]
+    words += ["callbacks=[checkpoints]", "logger=none", "export=none", "task.arms.distilled_same_labels=null"]
+    here(*words)
+    (folder,) = (p.parent for p in (tmp_path / "outputs" / "voc_kd").glob("*/table.csv"))
+    before = json.loads((folder / "metrics.json").read_text())
+    kept, redone = (folder / f"seed0_{arm}" / "metrics.json" for arm in ("undistilled", "distilled"))
+    written = kept.stat().st_mtime_ns
+    for file in (folder / "metrics.json", redone):
+        file.unlink()
+    here(*words, f"resume={folder}")
+    assert kept.stat().st_mtime_ns == written and redone.exists()
+    assert list(before["arms"]) == ["undistilled", "distilled"]
+    assert json.loads((folder / "metrics.json").read_text())["arms"] == before["arms"]
+    here(*words, f"resume={folder}", "seeds=[0,1]")
+    after = json.loads((folder / "metrics.json").read_text())
+    assert kept.stat().st_mtime_ns == written and [runs[0] for runs in after["arms"].values()] == [
+        runs[0] for runs in before["arms"].values()
+    ]
+    assert after["seeds"] == [0, 1] and len(after["arms"]["distilled"]) == 2
+    with pytest.raises(SystemExit):  # fewer seeds: another run
+        here(*words, f"resume={folder}")

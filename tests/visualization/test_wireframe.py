@@ -1,0 +1,67 @@
+"""Corners by convention, and edges as a camera sees them."""
+
+import numpy as np
+import pytest
+
+from kd_runner.visualization.wireframe import CORNERS, EDGES, FLOOR, FRONT, seen, steps
+
+LOOKING_AHEAD = np.array([[50.0, 50, 0, 0], [0, 50, -100, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # 100 x 100, along y
+
+
+def box(width: float, length: float, yaw: float, *, convention: str) -> np.ndarray:
+    sizes = [width, length] if convention == "bench2drive" else [length, width]
+    return CORNERS[convention](np.array([[1.0, 2, 3, *sizes, 1.5, yaw, 0, 0]]))[0]
+
+
+@pytest.mark.parametrize("heading", [0.0, 0.7, -2.0, np.pi / 2])
+def test_both_conventions_give_the_same_car(heading: float) -> None:
+    old, new = box(2, 4, -heading - np.pi / 2, convention="bench2drive"), box(2, 4, heading, convention="lidar")
+    assert np.allclose(old, new)
+    ahead = np.array([np.cos(heading), np.sin(heading)])
+    front = new[EDGES[FRONT]].reshape(-1, 3)
+    assert np.allclose((front[:, :2] - [1, 2]) @ ahead, 2)  # half the length ahead
+    assert np.allclose(new.mean(0), [1, 2, 3]) and np.ptp(new[:, 2]) == pytest.approx(1.5)
+    assert np.allclose((new[FLOOR[1], :2] - new[FLOOR[0], :2]) / 2, [-ahead[1], ahead[0]])  # left of right
+
+
+def test_edges_are_the_twelve_of_a_box() -> None:
+    corners = box(2, 4, 0.3, convention="lidar")
+    lengths = np.linalg.norm(corners[EDGES[:, 0]] - corners[EDGES[:, 1]], axis=1)
+    assert sorted(lengths.round(6)) == [1.5] * 4 + [2.0] * 4 + [4.0] * 4
+    assert len({frozenset(edge) for edge in EDGES.tolist()}) == 12 and FRONT.sum() == 4
+
+
+def test_edges_in_view_are_projected_as_they_are() -> None:
+    edges = np.array([[[0.0, 10, 0.0], [2, 10, 2.5]]])
+    pixels, which = seen(edges, np.array([[50.0, 50, 0, 0], [0, 50, -50, 0], [0, 1, 0, 0], [0, 0, 0, 1]]), 100, 100)
+    assert np.allclose(pixels, [[[50, 50], [60, 37.5]]]) and which.tolist() == [0]
+
+
+def test_what_is_behind_or_beside_is_left_out() -> None:
+    edges = np.array([[[0.0, -5, 0], [1, -9, 0]], [[30.0, 5, 0], [40, 6, 0]], [[0.0, 5, 0], [0, 6, 0]]])
+    assert seen(edges, LOOKING_AHEAD, 100, 100)[1].tolist() == [2]
+    pixels, which = seen(edges[:0], LOOKING_AHEAD, 100, 100)
+    assert pixels.shape == (0, 2, 2) and which.shape == (0,)
+
+
+def test_cut_edges_lie_on_the_old_ones_within_the_image() -> None:
+    """Each end is a point of the uncut edge; inside the border; nothing that is visible is lost."""
+    random = np.random.default_rng(0)
+    edges = random.uniform(-20, 20, (200, 2, 3))
+    pixels, which = seen(edges, LOOKING_AHEAD, 100, 100)
+    assert (pixels >= -1e-6).all() and (pixels <= 100 + 1e-6).all()
+    for share in np.linspace(0, 1, 41):
+        points = (edges[:, 0] * (1 - share) + edges[:, 1] * share) @ LOOKING_AHEAD[:3, :3].T
+        visible = (points[:, 2] > 0.3) & ((points[:, :2] > 0) & (points[:, :2] < 100 * points[:, 2:])).all(1)
+        assert set(np.flatnonzero(visible)) <= set(which.tolist())
+        for number in np.flatnonzero(visible):
+            a, b = pixels[which.tolist().index(number)]
+            place = points[number, :2] / points[number, 2]
+            along = np.linalg.norm(place - a) + np.linalg.norm(place - b)
+            assert along == pytest.approx(np.linalg.norm(a - b), abs=1e-5)
+
+
+def test_steps_go_line_by_line() -> None:
+    lines = np.arange(12.0).reshape(2, 3, 2)
+    assert steps(lines).tolist() == [[[0, 1], [2, 3]], [[2, 3], [4, 5]], [[6, 7], [8, 9]], [[8, 9], [10, 11]]]
+    assert steps(np.zeros((0, 3, 2))).shape == (0, 2, 2)
