@@ -10,26 +10,12 @@ PACKAGE = Path(__file__).parents[1] / "src/kd_runner"
 MAX_LINES = 300
 
 # From the highest to the lowest. A room imports itself and the rooms behind it in this list.
+# fmt: off
 ROOMS = [
-    "cli",
-    "tasks",
-    "config",
-    "callbacks",
-    "export",
-    "distillation",
-    "visualization",
-    "report",
-    "metrics",
-    "losses",
-    "models",
-    "pruning",
-    "synthetic",
-    "data",
-    "geometry",
-    "profiling",
-    "runtime",
-    "errors",
+    "cli", "tasks", "config", "callbacks", "export", "distillation", "visualization", "report", "metrics", "losses",
+    "models", "pruning", "synthetic", "data", "geometry", "profiling", "runtime", "errors",
 ]
+# fmt: on
 LOOSE = {"__init__", "__main__", "errors"}  # the only modules at the top of the package
 
 
