@@ -7,6 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from kd_runner.losses.functional.rois import VOID, labels
+from kd_runner.metrics.confusion import confusion_matrix, iou_per_class
 
 CLASSES = ("background", "target", "non_target")
 
@@ -41,8 +42,7 @@ class InstanceROI(Metric):
         """logits (R, 3, h, w) of all ROIs or of those that count; target (B, N, h, w), 255 void; roi_mask (B, N)."""
         logits, target = labels(logits, target, roi_mask)
         preds, known = logits.argmax(1), target != VOID
-        pairs = target[known] * 3 + preds[known]
-        self.confmat += torch.bincount(pairs, minlength=9).view(3, 3)
+        self.confmat += confusion_matrix(preds[known], target[known], 3)
         ours, truth = (preds == 1) & known, target == 1
         union = (ours | truth).flatten(1).sum(1)
         hits = (ours & truth).flatten(1).sum(1)
@@ -58,10 +58,7 @@ class InstanceROI(Metric):
         true foreground pixels at which target and non-target are told apart; `detection_<percent>`; `miou` of the
         three classes and `iou/<class>`. A class that is nowhere is nan, and left out of the mean.
         """
-        counts = self.confmat.double()
-        hits = counts.diag()
-        union = counts.sum(0) + counts.sum(1) - hits
-        iou = torch.where(union > 0, hits / union, torch.nan)
+        iou = iou_per_class(self.confmat)
         rates = zip(self.detection_thresholds, self.detected / self.rois)
         return {
             "target_iou_mean": (self.iou_sum / self.rois).float(),

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from kd_runner.metrics.confusion import confusion_matrix, iou_per_class
+
 
 class SegmentationIoU(Metric):
     """One confusion matrix over all valid pixels of the set; IoU per class, and their mean.
@@ -38,18 +40,14 @@ class SegmentationIoU(Metric):
         if preds.ndim == target.ndim + 1:
             preds = preds.argmax(1)
         valid = target != self.ignore_index
-        pairs = target[valid] * self.num_classes + preds[valid]
-        counts = torch.bincount(pairs, minlength=self.num_classes**2)
-        self.confmat += counts.view(self.num_classes, self.num_classes)
+        self.confmat += confusion_matrix(preds[valid], target[valid], self.num_classes)
 
     def compute(self) -> dict[str, Tensor]:
         """`miou`, `pixel_accuracy` and `iou/<class>`, each 0..1."""
         counts = self.confmat.double()
-        hits = counts.diag()
-        union = counts.sum(0) + counts.sum(1) - hits
-        iou = torch.where(union > 0, hits / union, torch.nan)
+        iou = iou_per_class(self.confmat)
         return {
             "miou": iou.nanmean().float(),
-            "pixel_accuracy": (hits.sum() / counts.sum()).float(),
+            "pixel_accuracy": (counts.trace() / counts.sum()).float(),
             **{f"iou/{name}": value.float() for name, value in zip(self.class_names, iou)},
         }
