@@ -85,7 +85,7 @@ OLD_WORDS = {
     r"[Bb]ehaviour": "behavior",
     r"[Nn]eighbour": "neighbor",
     r"[Ff]avour": "favor",
-    r"(?i)(normal|quant|initial|minim|maxim|summar|serial|recogn|general|visual|regular|voxel|binar|penal)is[aei]": "-ize",
+    r"(?i)(normal|quant|initial|minim|maxim|summar|serial|recogn|general|visual|regular|voxel|binar)is[aei]": "-ize",
     r"(?i)(optim|organ)is[ea]": "-ize",
     r"\b[Cc]entre[sd]?\b|_centres?\b|\bcentres?_": "center",
     r"\b[Mm]etres?\b": "meter",
