@@ -16,7 +16,7 @@ TINY = [
     "data.final=[64,64]", "trainer.max_epochs=1", "teacher.net.backbone.embed_dim=32",
     "teacher.net.backbone.head_dim=4", "teacher.net.backbone.num_heads=8", "teacher.net.in_channels=32",
     "teacher.net.embed_dim=16", "teacher.net.hidden=16", "teacher.net.num_query=8", "teacher.net.num_lane=6",
-    "teacher.net.num_depths=4", "teacher.net.max_boxes=10", "pruning.num_batches=2", "teacher.net.backbone.depth=2",
+    "teacher.net.num_depths=4", "teacher.net.num_detections=10", "pruning.num_batches=2", "teacher.net.backbone.depth=2",
     "teacher.net.backbone.window_block_indexes=[0]", "teacher.features.block_low=img_backbone.blocks.0",
     "teacher.features.block_mid=img_backbone.blocks.0", "teacher.features.block_high=img_backbone.blocks.1",
     "teacher.features.attention_mid=img_backbone.blocks.0.attn.map",

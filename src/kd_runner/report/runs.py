@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from kd_runner.runtime.files import read_json
+from kd_runner.runtime.flatten import flatten
 
 _MARKS = ("metrics.json", "failed.json", "config.yaml", ".hydra")
 
@@ -121,17 +122,7 @@ def _costs(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    return flat(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, `a.b.c` to value."""
-    if not isinstance(value, dict) or not value:
-        return {prefix: value}
-    found: dict[str, Any] = {}
-    for key, part in value.items():
-        found |= flat(part, f"{prefix}.{key}" if prefix else str(key))
-    return found
+    return flatten(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
 
 
 def _experiment(folder: Path) -> str:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_runner.errors import ConfigError
 from kd_runner.runtime.files import read_json, write_json, write_text
+from kd_runner.runtime.flatten import flatten
 
 log = logging.getLogger(__name__)
 
@@ -174,17 +175,7 @@ def mark_failed(folder: Path, message: str) -> None:
 
 
 def _flat(cfg: Any) -> dict[str, Any]:
-    content = OmegaConf.to_container(cfg)
-    flat: dict[str, Any] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict) and value:
-            for key, part in value.items():
-                walk(f"{prefix}.{key}" if prefix else str(key), part)
-        else:
-            flat[prefix] = value
-
-    walk("", content)
+    flat = flatten(OmegaConf.to_container(cfg))
     return {key: value for key, value in flat.items() if key.split(".")[0] not in _FREE_KEYS}
 
 

@@ -12,7 +12,7 @@ from kd_runner.models.orion.detector import Orion
 SMALL: dict[str, Any] = {
     "in_channels": 8, "stride": 8, "embed_dim": 16, "num_heads": 2, "hidden": 24, "depth": 2, "dropout": 0.0,
     "num_query": 6, "num_propagated": 3, "memory_length": 5, "num_lane": 4, "one_to_many": 2, "num_points": 3,
-    "num_depths": 4, "dn_groups": 3, "max_boxes": 10, "score_threshold": 0.0,
+    "num_depths": 4, "dn_groups": 3, "num_detections": 10, "score_threshold": 0.0,
 }  # fmt: skip
 
 

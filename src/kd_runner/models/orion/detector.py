@@ -40,7 +40,7 @@ class Orion(nn.Module):
         position_range: of pixels' points, x, y, z from and to in m.
         pc_range: the same of centers of boxes and points of lines.
         dn_groups, dn_noise_scale, dn_split: see `noisy_copies`; without groups there is no denoising.
-        max_boxes, score_threshold, post_center_range: of the decoded boxes.
+        num_detections, score_threshold, post_center_range: of the decoded boxes.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class Orion(nn.Module):
         position_range: Sequence[float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0),
         pc_range: Sequence[float] = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0),
         dn_groups: int = 10, dn_noise_scale: float = 1.0, dn_split: float = 0.75,
-        max_boxes: int = 300, score_threshold: float = 0.2,
+        num_detections: int = 300, score_threshold: float = 0.2,
         post_center_range: Sequence[float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0),
     ):  # fmt: skip
         super().__init__()
         self.stride, self.num_classes = stride, num_classes
-        self.max_boxes, self.score_threshold = max_boxes, score_threshold
+        self.num_detections, self.score_threshold = num_detections, score_threshold
         self.dn_groups, self.dn_noise_scale, self.dn_split = dn_groups, dn_noise_scale, dn_split
         self.temporal, self.num_remembered = temporal, num_remembered
         # Here and not in the heads, which a student may share with its teacher.
@@ -186,7 +186,7 @@ class Orion(nn.Module):
 
     def _decoded(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
         boxes, scores, labels = best_boxes(
-            found["logits"][-1], found["codes"][-1], self.max_boxes, self.score_threshold, self.post_center_range
+            found["logits"][-1], found["codes"][-1], self.num_detections, self.score_threshold, self.post_center_range
         )
         line_scores, line_labels = found["line_logits"][-1].sigmoid().max(-1)
         return {
