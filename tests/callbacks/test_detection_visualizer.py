@@ -55,7 +55,7 @@ def module(score: float, teacher: float | None = None) -> Distiller:
 
 def pictures(**options: Any) -> DetectionVisualizer:
     options = {"class_names": CLASSES, "line_names": LINE_CLASSES, "figure": FIGURE, **options}
-    return DetectionVisualizer(1, 1, "bench2drive", **options)
+    return DetectionVisualizer(1, 1, **options)
 
 
 def columns(picture: np.ndarray, count: int) -> list[np.ndarray]:
@@ -78,7 +78,7 @@ def test_the_threshold_decides_what_is_drawn(data: Any) -> None:
 def test_samples_spread_over_the_set_and_the_mode_is_restored(data: Any) -> None:
     net = module(0.9).train()
     one = pictures().draw(net, data)
-    two = DetectionVisualizer(2, 1, "bench2drive", CLASSES, LINE_CLASSES, figure=FIGURE).draw(net, data)
+    two = DetectionVisualizer(2, 1, CLASSES, LINE_CLASSES, figure=FIGURE).draw(net, data)
     assert net.training and len(two) == 2 * len(one) + GAP
     assert np.array_equal(two[: len(one)], one)
     only = SimpleNamespace(val=[data.val[2]])  # the first frame of the second clip
@@ -91,7 +91,7 @@ def test_lidar_has_points_and_heat_maps_without_cameras_and_lines(data: Any) -> 
     points[100:] = 0.5  # padding, in the middle
     samples = [{**data.val[0], "sweep": points, "num_points": torch.tensor(100)}]
     callback = DetectionVisualizer(
-        1, 1, "lidar", CLASSES, lines=False, cameras=False, points=True, heat_map="heat_map",
+        1, 1, CLASSES, lines=False, cameras=False, points=True, heat_map="heat_map",
         keys={"points": "sweep"}, figure=FIGURE,
     )  # fmt: skip
     shown = callback.draw(module(0.9), SimpleNamespace(val=samples))
@@ -119,8 +119,6 @@ def test_goes_to_the_logger_and_to_the_file(data: Any, tmp_path: Path) -> None:
 
 
 def test_wrong_names_are_named(data: Any) -> None:
-    with pytest.raises(ConfigError, match=r"no box convention 'lider'\. Did you mean 'lidar'"):
-        DetectionVisualizer(1, 1, "lider", CLASSES)
     with pytest.raises(ConfigError, match=r"features has no 'box'.*'boxes'"):
         pictures(features={"box": "boxes"})
     with pytest.raises(ConfigError, match="keys has no 'points'"):

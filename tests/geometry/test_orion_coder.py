@@ -10,8 +10,9 @@ BOUNDS = torch.tensor([-60.0, -60, -10, 60, 60, 10])
 
 
 def test_a_code_holds_the_centre_logarithms_and_the_direction() -> None:
-    box = torch.tensor([3.0, -4.0, 0.5, 2.0, 4.5, 1.6, 2.0, 5.0, -1.0])
-    expected = [3, -4, 0.5, *(math.log(v) for v in (2, 4.5, 1.6)), math.sin(2), math.cos(2), 5, -1]
+    """The code is Bench2Drive's: width before length, yaw -heading - pi/2, whose sine and cosine are -cos and -sin."""
+    box = torch.tensor([3.0, -4.0, 0.5, 4.5, 2.0, 1.6, 2.0, 5.0, -1.0])
+    expected = [3, -4, 0.5, *(math.log(v) for v in (2, 4.5, 1.6)), -math.cos(2), -math.sin(2), 5, -1]
     torch.testing.assert_close(encode(box), torch.tensor(expected))
 
 

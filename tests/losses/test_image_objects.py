@@ -19,7 +19,7 @@ def camera() -> Tensor:
 
 def boxes(*rows: tuple[float, ...]) -> Tensor:
     """x, y, z, width, length, height of boxes that head along y: (1, M, 9)."""
-    return torch.tensor([[*row, -math.pi, 0.0, 0.0] for row in rows])[None]
+    return torch.tensor([[*row[:3], row[4], row[3], row[5], math.pi / 2, 0.0, 0.0] for row in rows])[None]
 
 
 def test_a_box_ahead_covers_the_middle_and_its_place_is_told_in_the_picture() -> None:

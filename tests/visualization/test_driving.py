@@ -1,9 +1,10 @@
 """Where things land in a figure: by their colors."""
 
 import numpy as np
+import torch
 
+from kd_runner.geometry.boxes3d import corners
 from kd_runner.visualization.driving import _BOX_COLOURS, _LINE_COLOURS, DrivingFigure, View, stack
-from kd_runner.visualization.wireframe import CORNERS
 
 SIDE, TOP = 120, 24  # of a view; rows of its caption and the gap
 
@@ -13,8 +14,8 @@ def figure(**options: object) -> DrivingFigure:
 
 
 def view(boxes: list[list[float]] = (), label: int = 0, **content: object) -> View:
-    corners = CORNERS["lidar"](np.array(boxes, float).reshape(-1, 7))
-    return View("truth", corners, np.full(len(corners), label), **content)
+    found = corners(torch.tensor(boxes, dtype=torch.float64).reshape(-1, 7)).numpy()
+    return View("truth", found, np.full(len(found), label), **content)
 
 
 def near(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:

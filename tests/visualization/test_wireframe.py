@@ -1,32 +1,32 @@
-"""Corners by convention, and edges as a camera sees them."""
+"""Edges of boxes, and edges as a camera sees them."""
 
 import numpy as np
 import pytest
+import torch
 
-from kd_runner.visualization.wireframe import CORNERS, EDGES, FLOOR, FRONT, seen, steps
+from kd_runner.geometry.boxes3d import corners
+from kd_runner.visualization.wireframe import EDGES, FLOOR, FRONT, seen, steps
 
 LOOKING_AHEAD = np.array([[50.0, 50, 0, 0], [0, 50, -100, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # 100 x 100, along y
 
 
-def box(width: float, length: float, yaw: float, *, convention: str) -> np.ndarray:
-    sizes = [width, length] if convention == "bench2drive" else [length, width]
-    return CORNERS[convention](np.array([[1.0, 2, 3, *sizes, 1.5, yaw, 0, 0]]))[0]
+def box(heading: float) -> np.ndarray:
+    return corners(torch.tensor([[1.0, 2, 3, 4, 2, 1.5, heading]], dtype=torch.float64))[0].numpy()
 
 
 @pytest.mark.parametrize("heading", [0.0, 0.7, -2.0, np.pi / 2])
-def test_both_conventions_give_the_same_car(heading: float) -> None:
-    old, new = box(2, 4, -heading - np.pi / 2, convention="bench2drive"), box(2, 4, heading, convention="lidar")
-    assert np.allclose(old, new)
+def test_front_and_floor_are_those_of_the_car(heading: float) -> None:
+    found = box(heading)
     ahead = np.array([np.cos(heading), np.sin(heading)])
-    front = new[EDGES[FRONT]].reshape(-1, 3)
+    front = found[EDGES[FRONT]].reshape(-1, 3)
     assert np.allclose((front[:, :2] - [1, 2]) @ ahead, 2)  # half the length ahead
-    assert np.allclose(new.mean(0), [1, 2, 3]) and np.ptp(new[:, 2]) == pytest.approx(1.5)
-    assert np.allclose((new[FLOOR[1], :2] - new[FLOOR[0], :2]) / 2, [-ahead[1], ahead[0]])  # left of right
+    assert np.allclose(found[FLOOR, 2], 3 - 0.75)
+    assert np.allclose((found[FLOOR[1], :2] - found[FLOOR[0], :2]) / 2, [-ahead[1], ahead[0]])  # left of right
 
 
 def test_edges_are_the_twelve_of_a_box() -> None:
-    corners = box(2, 4, 0.3, convention="lidar")
-    lengths = np.linalg.norm(corners[EDGES[:, 0]] - corners[EDGES[:, 1]], axis=1)
+    found = box(0.3)
+    lengths = np.linalg.norm(found[EDGES[:, 0]] - found[EDGES[:, 1]], axis=1)
     assert sorted(lengths.round(6)) == [1.5] * 4 + [2.0] * 4 + [4.0] * 4
     assert len({frozenset(edge) for edge in EDGES.tolist()}) == 12 and FRONT.sum() == 4
 

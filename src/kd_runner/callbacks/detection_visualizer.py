@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -11,8 +12,8 @@ from kd_runner.callbacks.scheduled_visualizer import ScheduledVisualizer
 from kd_runner.data.voc.transforms import to_pixels
 from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError, nearest
+from kd_runner.geometry.boxes3d import corners
 from kd_runner.visualization.driving import DrivingFigure, View, stack
-from kd_runner.visualization.wireframe import CORNERS
 
 _BOX_FEATURES = {"boxes": "boxes", "scores": "scores", "labels": "labels"}
 _LINE_FEATURES = {name: name for name in ("line_points", "line_scores", "line_labels")}
@@ -28,7 +29,6 @@ class DetectionVisualizer(ScheduledVisualizer):
     Args:
         num_samples: figures.
         every_n_epochs: how often, in epochs; only after a validation.
-        convention: what the numbers of a box mean, a name in `visualization.wireframe.CORNERS`.
         class_names, line_names: of the labels.
         threshold: score from which predictions are drawn.
         lines, cameras, points: whether there are map lines, pictures, LiDAR points to draw.
@@ -41,14 +41,13 @@ class DetectionVisualizer(ScheduledVisualizer):
         figure: arguments of `visualization.driving.DrivingFigure`.
 
     Raises:
-        ConfigError: an unknown convention, or a name in `features` or `keys` that nothing has.
+        ConfigError: a name in `features` or `keys` that nothing has.
     """
 
     def __init__(
         self,
         num_samples: int,
         every_n_epochs: int,
-        convention: str,
         class_names: Sequence[str],
         line_names: Sequence[str] = (),
         threshold: float = 0.3,
@@ -61,9 +60,7 @@ class DetectionVisualizer(ScheduledVisualizer):
         figure: Mapping[str, Any] | None = None,
     ):
         super().__init__(every_n_epochs)
-        if convention not in CORNERS:
-            raise ConfigError(f"callbacks: no box convention {convention!r}.{nearest(convention, CORNERS)}")
-        self.corners, self.threshold, self.num_samples = CORNERS[convention], threshold, num_samples
+        self.threshold, self.num_samples = threshold, num_samples
         self.cameras, self.points = cameras, points
         self.features = _named("features", _BOX_FEATURES | (_LINE_FEATURES if lines else {}), features)
         if heat_map is not None:
@@ -104,7 +101,8 @@ class DetectionVisualizer(ScheduledVisualizer):
             content = {"lines": values["line_points"][lines], "line_labels": labels[lines]}
         if "heat_map" in values:
             content["heat"] = 1 / (1 + np.exp(-values["heat_map"].max(0)))
-        return View(name, self.corners(values["boxes"][keep]), values["labels"][keep], **content)
+        boxes = corners(torch.from_numpy(values["boxes"][keep])).numpy()
+        return View(name, boxes, values["labels"][keep], **content)
 
     def _drawn(self, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return (scores >= self.threshold) & (labels >= 0)

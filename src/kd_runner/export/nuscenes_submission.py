@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from kd_runner.data.nuscenes.attributes import usual_attributes
-from kd_runner.data.nuscenes.boxes import transformed
 from kd_runner.data.nuscenes.taxonomy import ATTRIBUTES, CLASSES
 from kd_runner.errors import ConfigError, nearest
+from kd_runner.geometry.boxes3d import transform
 from kd_runner.metrics.nuscenes_benchmark import RANGES
 from kd_runner.runtime import files
 
@@ -74,12 +74,12 @@ class NuScenesSubmission:
         self, token: str, boxes: Tensor, scores: Tensor, labels: Tensor, lidar2local: Tensor, lidar2global: Tensor
     ) -> list[dict[str, Any]]:
         boxes = boxes.double()
-        distance = torch.linalg.vector_norm(transformed(boxes, lidar2local)[:, :2], dim=1)
+        distance = torch.linalg.vector_norm(transform(boxes, lidar2local)[:, :2], dim=1)
         near = torch.nonzero(distance < self.reach[labels])[:, 0]
         kept = near[scores[near].argsort(descending=True, stable=True)][: self.max_boxes]
         attributes = usual_attributes(boxes, labels, self.class_names)
         rows = []
-        for k, box in zip(kept.tolist(), transformed(boxes[kept], lidar2global.double()).tolist()):
+        for k, box in zip(kept.tolist(), transform(boxes[kept], lidar2global.double()).tolist()):
             x, y, z, length, width, height, yaw, vx, vy = box
             attribute = int(attributes[k])
             rows.append({

@@ -3,21 +3,23 @@
 import torch
 from torch import Tensor
 
+from kd_runner.geometry.boxes3d import from_bench2drive, to_bench2drive
+
 CODE_SIZE = 10
 
 
 def encode(boxes: Tensor) -> Tensor:
-    """Boxes `(..., 9)`: center x, y, z, width, length, height, yaw, vx, vy, to codes `(..., 10)`: center, logarithms
-    of the sizes, sine and cosine of the yaw, vx, vy. Metres, radians, m/s.
+    """Boxes `(..., 9)` as in `geometry.boxes3d` to codes `(..., 10)`, which are in Bench2Drive's convention: center,
+    logarithms of width, length, height, sine and cosine of the yaw (-heading - pi/2), vx, vy. Meters, radians, m/s.
     """
-    center, size, yaw, velocity = boxes.split((3, 3, 1, 2), dim=-1)
+    center, size, yaw, velocity = to_bench2drive(boxes).split((3, 3, 1, 2), dim=-1)
     return torch.cat((center, size.clamp(min=1e-3).log(), yaw.sin(), yaw.cos(), velocity), dim=-1)
 
 
 def decode(codes: Tensor) -> Tensor:
-    """Inverse of `encode`; the yaw lies in [-pi, pi]."""
+    """Inverse of `encode`; the yaw lies in [-pi, pi)."""
     center, size, sine, cosine, velocity = codes.split((3, 3, 1, 1, 2), dim=-1)
-    return torch.cat((center, size.exp(), torch.atan2(sine, cosine), velocity), dim=-1)
+    return from_bench2drive(torch.cat((center, size.exp(), torch.atan2(sine, cosine), velocity), dim=-1))
 
 
 def best_boxes(

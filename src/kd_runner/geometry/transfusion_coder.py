@@ -30,9 +30,3 @@ class BoxCoder:
         x, y, z, *size, sin, cos, vx, vy = codes.unbind(-1)
         x, y = x * self.cell[0] + self.low[0], y * self.cell[1] + self.low[1]
         return torch.stack((x, y, z, *(side.exp() for side in size), torch.atan2(sin, cos), vx, vy), -1)
-
-
-def to_bottom(boxes: Tensor) -> Tensor:
-    """Boxes (..., 9) with z of the bottom face instead of the center, as mmdetection3d decodes them."""
-    z, height = boxes[..., 2:3], boxes[..., 5:6]
-    return torch.cat((boxes[..., :2], z - height / 2, boxes[..., 3:]), -1)

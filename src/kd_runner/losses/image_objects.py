@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
+from kd_runner.geometry.boxes3d import corners, to_bench2drive
+
 _NEAR_M = 0.3  # objects that reach nearer to a camera are not projected
 _REACH = 4.0  # tokens: centers farther from the token are taken to be there
-_SIDES = torch.tensor([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
 
 
 class Tokens(NamedTuple):
@@ -54,7 +55,7 @@ class ImageObjects(nn.Module):
         Args:
             features: `(B * N, C, rows, columns)` of N cameras.
             images: `(B, N, 3, H, W)`, for their size; lidar2img `(B, N, 4, 4)` to their pixels.
-            gt_boxes: `(B, M, 9)` as Bench2Drive has them; gt_labels, gt_mask `(B, M)`, the mask False for padding.
+            gt_boxes: `(B, M, 9)` as in `geometry.boxes3d`; gt_labels, gt_mask `(B, M)`, the mask False for padding.
         """
         found = self.head(features.permute(0, 2, 3, 1)).unflatten(0, images.shape[:2])
         logits, codes = found.float().split((self.num_classes, 6), dim=-1)
@@ -72,7 +73,7 @@ def tokens(boxes: Tensor, mask: Tensor, lidar2img: Tensor, size: torch.Size, gri
     """Boxes `(B, M, 9)` through `lidar2img (B, N, 4, 4)` onto tokens; `size` and `grid` are height and width in pixels
     and in tokens.
     """
-    points = torch.cat((_corners(boxes), boxes[..., None, :3]), dim=-2)  # the center is the last of nine
+    points = torch.cat((corners(boxes), boxes[..., None, :3]), dim=-2)  # the center is the last of nine
     pixel = torch.einsum("bnij,bmkj->bnmki", lidar2img[..., :3, :3], points) + lidar2img[:, :, None, None, :3, 3]
     depth = pixel[..., 2]
     pixel = pixel[..., :2] / depth.clamp(min=_NEAR_M)[..., None]
@@ -94,14 +95,6 @@ def tokens(boxes: Tensor, mask: Tensor, lidar2img: Tensor, size: torch.Size, gri
     middle = torch.stack(torch.meshgrid(rows + 0.5, columns + 0.5, indexing="ij")[::-1], dim=-1)
     place = middle + (center[sample, camera, nearest.indices] - middle).clamp(-_REACH, _REACH)
     far = 3 * nearest.values.clamp(_NEAR_M, 100.0).log()[..., None]
-    codes = torch.cat((place, far, boxes[sample, nearest.indices, 3:6].clamp(min=0.05).log()), dim=-1)
+    sizes = to_bench2drive(boxes)[sample, nearest.indices, 3:6]  # width, length, height
+    codes = torch.cat((place, far, sizes.clamp(min=0.05).log()), dim=-1)
     return Tokens(nearest.values.isfinite(), nearest.indices, codes)
-
-
-def _corners(boxes: Tensor) -> Tensor:
-    """`(B, M, 8, 3)` of boxes whose yaw is -heading - pi/2."""
-    heading = -boxes[..., 6] - math.pi / 2
-    cosine, sine = heading.cos()[..., None], heading.sin()[..., None]
-    along, aside, up = (_SIDES.to(boxes) * boxes[..., None, [4, 3, 5]]).unbind(-1)
-    turned = torch.stack((cosine * along - sine * aside, sine * along + cosine * aside, up), dim=-1)
-    return turned + boxes[..., None, :3]

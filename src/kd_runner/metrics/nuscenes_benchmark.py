@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from kd_runner.data.nuscenes.attributes import usual_attributes
-from kd_runner.data.nuscenes.boxes import inside, transformed
 from kd_runner.data.nuscenes.taxonomy import CLASSES
+from kd_runner.geometry.boxes3d import inside, transform
 from kd_runner.metrics.nuscenes_detection import ERRORS, NuScenesDetection
 
 RANGES = {
@@ -63,8 +63,8 @@ class NuScenesBenchmark(NuScenesDetection):
         """Take B samples.
 
         Args:
-            boxes, scores, labels: predictions (B, Q, 9), (B, Q), (B, Q): x, y, z, length, width, height, yaw
-                counter-clockwise, vx, vy in the LiDAR frame; label -1 for none.
+            boxes, scores, labels: predictions (B, Q, 9) as in `geometry.boxes3d`, in the LiDAR frame, (B, Q), (B, Q);
+                label -1 for none.
             gt_boxes, gt_labels, gt_mask, gt_velocity_mask, gt_attributes, lidar2local, racks: as `NuScenesLidar` gives
                 them.
             index: numbers of the samples in the data set (B,).
@@ -76,10 +76,10 @@ class NuScenesBenchmark(NuScenesDetection):
         known = gt_velocity_mask[..., None]
         gt_boxes = torch.cat([gt_boxes[..., :7], gt_boxes[..., 7:].masked_fill(~known, float("nan"))], -1)
         super().update(
-            transformed(boxes.float(), lidar2local),
+            transform(boxes.float(), lidar2local),
             scores,
             labels.masked_fill(found_racked, -1),
-            transformed(gt_boxes.float(), lidar2local),
+            transform(gt_boxes.float(), lidar2local),
             gt_labels,
             gt_mask & ~true_racked,
             index,

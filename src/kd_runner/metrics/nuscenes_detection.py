@@ -112,8 +112,7 @@ class NuScenesDetection(Metric):
         """Take B samples.
 
         Args:
-            boxes, scores, labels: predictions (B, Q, 9), (B, Q), (B, Q): center x, y, z, width, length, height, yaw,
-                vx, vy; label -1 for none.
+            boxes, scores, labels: predictions (B, Q, 9) as in `geometry.boxes3d`, (B, Q), (B, Q); label -1 for none.
             gt_boxes, gt_labels, gt_mask: objects (B, M, 9), (B, M), (B, M), the mask False for padding.
             index: numbers of the samples in the data set (B,), below 2^24.
             attributes, gt_attributes: numbers (B, Q), (B, M), -1 for none; needed for the error `aae` alone.

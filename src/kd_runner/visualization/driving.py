@@ -29,8 +29,8 @@ _GAP, _TEXT = 6, 16
 
 @dataclass(frozen=True)
 class View:
-    """What one source sees: `corners` (N, 8, 3) as in `wireframe`, their `labels` (N,); `lines` (M, P, 2 or more), of
-    which x and y count, their `line_labels` (M,); `heat` (X, Y) in 0..1 or None.
+    """What one source sees: `corners` (N, 8, 3) of boxes as in `geometry.boxes3d`, their `labels` (N,); `lines` (M, P,
+    2 or more), of which x and y count, their `line_labels` (M,); `heat` (X, Y) in 0..1 or None.
     """
 
     name: str

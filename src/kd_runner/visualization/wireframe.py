@@ -1,23 +1,11 @@
 """Boxes and lines as edges in space, and what of them a camera sees."""
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
-from kd_runner.synthetic.driving import check
-from kd_runner.synthetic.driving.raster import box_corners
-
 Array = NDArray[np.floating]
 
-# Boxes (N, 7 or more) to corners (N, 8, 3), numbered 4 x + 2 y + z with x, y, z = 1 on the front, left and upper side.
-CORNERS: dict[str, Callable[[Array], Array]] = {
-    # center, width, length, height, yaw as nuScenes' first LiDAR convention: -heading - pi/2
-    "bench2drive": check.corners,
-    # gravity center, length, width, height, yaw counter-clockwise from x
-    "lidar": lambda boxes: box_corners(boxes[:, :3], boxes[:, 3:6], boxes[:, 6]),
-}
-
+# Edges of a box as pairs of its corners, which are numbered as in `geometry.boxes3d`.
 EDGES = np.array([(a, a | bit) for bit in (1, 2, 4) for a in range(8) if not a & bit])
 FRONT = np.array([a >= 4 and b >= 4 for a, b in EDGES])
 FLOOR = np.array([4, 6, 2, 0])  # front right, front left, rear left, rear right

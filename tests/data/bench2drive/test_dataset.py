@@ -190,7 +190,8 @@ def test_what_is_left_out(root: Path, tmp_path: Path) -> None:
     )
     sample = data[0]
     assert [CLASSES[k] for k in sample["gt_labels"][sample["gt_mask"]]] == ["car", "traffic_sign"]
-    assert sample["gt_boxes"][0, 6].item() == pytest.approx(4 - 2 * np.pi)
+    expected = [5, 6, 0, 4, 2, 1.5, -4 - np.pi / 2 + 2 * np.pi, 0, 0]  # length before width, the heading in [-pi, pi)
+    assert sample["gt_boxes"][0].tolist() == pytest.approx(expected)
     assert data.infos[0]["gt_boxes"][0, 6] == 4.0  # the info itself is left as it was
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kd_runner.data.nuscenes.augment import bevfusion, flip, move
-from kd_runner.data.nuscenes.boxes import inside
 from kd_runner.data.nuscenes.frame import LidarFrame, Objects
+from kd_runner.geometry.boxes3d import inside
 
 
 def frame(seed: int = 0) -> LidarFrame:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from kd_runner.data.nuscenes.boxes import inside, transformed
 from kd_runner.data.nuscenes.dataset import NuScenesLidar
 from kd_runner.data.order import SeededDataset
 from kd_runner.errors import ConfigError
+from kd_runner.geometry.boxes3d import inside, transform
 from tests.data.nuscenes.conftest import MOUNT, POSES
 
 SMALL = {"max_points": 40, "max_boxes": 5}
@@ -68,7 +68,7 @@ def test_boxes_come_back_to_the_tables(tables: Path) -> None:
     assert sample["gt_ids"].tolist() == [1, 3, -1, -1, -1]
     assert sample["gt_attributes"].tolist() == [0, -1, -1, -1, -1]
     assert sample["gt_velocity_mask"].tolist() == [True, False, False, False, False]
-    boxes = transformed(sample["gt_boxes"][:2].double(), sample["lidar2global"]).numpy()
+    boxes = transform(sample["gt_boxes"][:2].double(), sample["lidar2global"]).numpy()
     yaw = 2 * np.arctan2(0.6, 0.8)
     assert np.allclose(boxes[0], [411, 1105.5, 1, 4, 2, 1.5, yaw, 3, 1], atol=1e-4)
     assert np.allclose(boxes[1, :7], [400, 1090, 1, 4, 2, 1.5, yaw], atol=1e-4)
@@ -78,10 +78,10 @@ def test_boxes_come_back_to_the_tables(tables: Path) -> None:
 
 def test_local_axes_are_the_global_ones_around_the_car(tables: Path) -> None:
     sample = by_hand(tables)[1]
-    local = transformed(sample["gt_boxes"][:1], sample["lidar2local"])[0]
+    local = transform(sample["gt_boxes"][:1], sample["lidar2local"])[0]
     assert np.allclose(local[:3], np.subtract([411, 1105.5, 1], POSES[2][0]), atol=1e-4)
     rack = torch.cat([sample["racks"][:1], torch.zeros(1, 2)], 1).double()
-    assert np.allclose(transformed(rack, sample["lidar2global"])[0, :3], [395, 1095, 1], atol=1e-4)
+    assert np.allclose(transform(rack, sample["lidar2global"])[0, :3], [395, 1095, 1], atol=1e-4)
     assert not sample["racks"][1:].any()
 
 

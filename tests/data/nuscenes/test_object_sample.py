@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from kd_runner.data.nuscenes.boxes import inside, overlaps
 from kd_runner.data.nuscenes.dataset import NuScenesLidar
 from kd_runner.data.nuscenes.frame import LidarFrame
 from kd_runner.data.nuscenes.object_sample import ObjectSample
 from kd_runner.errors import ConfigError
+from kd_runner.geometry.boxes3d import inside, overlaps
 
 
 @pytest.fixture(scope="module")

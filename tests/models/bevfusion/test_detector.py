@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kd_runner.geometry.transfusion_coder import BoxCoder, to_bottom
+from kd_runner.geometry.boxes3d import to_bottom
+from kd_runner.geometry.transfusion_coder import BoxCoder
 from kd_runner.models.bevfusion import BEVFusionLidar, DensePart
 
 Make = Callable[..., BEVFusionLidar]

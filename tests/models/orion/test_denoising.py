@@ -21,7 +21,7 @@ def copies_of(boxes: Tensor, labels: Tensor, mask: Tensor, groups: int = 2, spli
 def test_centres_move_by_up_to_half_a_size_and_far_ones_become_background() -> None:
     box = torch.tensor([10.0, -20, 0, 2, 4, 1.5, 0.3, 1, 1])
     copies = copies_of(box.expand(1, 1000, 9), torch.full((1, 1000), 3), torch.ones(1, 1000).bool())
-    moved = (from_unit(copies.references, BOUNDS) - box[:3]) / (box[3:6] / 2)
+    moved = (from_unit(copies.references, BOUNDS) - box[:3]) / (box[[4, 3, 5]] / 2)  # the width along x
     assert 0.99 < moved.abs().max() <= 1.0001
     assert ((moved.norm(dim=-1) > 0.75) == (copies.labels == 9)).float().mean() > 0.999
     assert abs((copies.labels == 3).float().mean().item() - math.pi / 6 * 0.75**3) < 0.03

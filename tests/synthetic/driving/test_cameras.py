@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
+from kd_runner.geometry.boxes3d import corners, from_bench2drive
 from kd_runner.synthetic.driving.bench2drive_writer import frame_info
 from kd_runner.synthetic.driving.cameras import RIG, lidar2ego, lidar2img, project
-from kd_runner.synthetic.driving.check import corners, reproject
+from kd_runner.synthetic.driving.check import reproject
 from kd_runner.synthetic.driving.raster import NOTHING, render
 from kd_runner.synthetic.driving.scene import Scene, make_scene
 
@@ -71,7 +73,7 @@ def test_an_objects_pixels_fill_the_outline_of_its_box() -> None:
     info, camera = all_seen(world, 320, 180), RIG[0]
     picture = render(world, 1, camera, width=320, height=180, random=np.random.default_rng(0))
     matrix = lidar2img(camera.cam2ego(), camera.intrinsic(320, 180), lidar2ego())
-    places, depths = project(corners(info["gt_boxes"]), matrix)
+    places, depths = project(corners(from_bench2drive(torch.from_numpy(info["gt_boxes"]))).numpy(), matrix)
     tight = 0
     for n, number in enumerate(info["gt_ids"] - 100):
         rows, columns = np.nonzero(picture.ids == number)

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from kd_runner.synthetic.driving.raster import box_corners
+from kd_runner.geometry import boxes3d
 from kd_runner.synthetic.driving.scene import EGO_SIZE, Scene, make_scene
 
 
@@ -29,7 +30,8 @@ def test_nothing_touches(seed: int) -> None:
         sizes = np.concatenate([world.objects.sizes, [EGO_SIZE]])
         centers = np.concatenate([world.objects.centers[t], [ego[t, :3, 3] + [0, 0, EGO_SIZE[2] / 2]]])
         yaws = np.append(world.objects.yaws[t], np.arctan2(ego[t, 1, 0], ego[t, 0, 0]))
-        corners = box_corners(centers, sizes, yaws)
+        boxes = np.concatenate([centers, sizes, yaws[:, None]], 1)
+        corners = boxes3d.corners(torch.from_numpy(boxes)).numpy()
         for n, (center, size, yaw) in enumerate(zip(centers, sizes, yaws)):
             c, v = np.cos(yaw), np.sin(yaw)
             local = (np.delete(corners, n, 0) - center) @ np.array([[c, -v, 0], [v, c, 0], [0, 0, 1]])

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from kd_runner.data import restricted_pickle
 from kd_runner.data.bench2drive.camera_pipeline import CameraPipeline
 from kd_runner.errors import ConfigError, nearest
+from kd_runner.geometry.boxes3d import from_bench2drive
 
 Array = NDArray[Any]
 
@@ -110,8 +111,8 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
     A sample, all in the LiDAR frame (x right, y forward, z up; m, rad, m/s); rows beyond the mask are padding, because
     `default_collate` stacks tensors of one size:
     `images` (N, 3, H, W); `lidar2img`, `intrinsics` (N, 4, 4) to pixels of those images;
-    `gt_boxes` (max_boxes, 9): center x, y, z, width, length, height, yaw in [-pi, pi) as nuScenes' LiDAR convention
-    (-heading - pi/2), vx, vy; `gt_labels` (max_boxes,) in CLASSES, -1 for padding; `gt_mask` (max_boxes,) bool;
+    `gt_boxes` (max_boxes, 9) as in `geometry.boxes3d`, yaw in [-pi, pi); `gt_labels` (max_boxes,) in CLASSES, -1 for
+    padding; `gt_mask` (max_boxes,) bool;
     `line_points` (max_lines, num_points, 2), `line_labels` (max_lines,) in LINE_CLASSES, `line_mask` (max_lines,);
     `ego_pose` (4, 4) float64, LiDAR frame to world; `timestamp` float64 in s; `scene` the number of the clip;
     `labeled` whether boxes and lines are known.
@@ -203,10 +204,9 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
         }
 
     def _boxes(self, info: dict[str, Any]) -> tuple[Array, Array]:
-        boxes = np.array(info["gt_boxes"], float).reshape(-1, 9)
+        boxes = from_bench2drive(torch.from_numpy(np.array(info["gt_boxes"], float).reshape(-1, 9))).numpy()
         labels = np.array([class_of(str(name)) for name in info["gt_names"]], np.int64)
         keep = (labels >= 0) & (np.asarray(info["num_points"]) != 0) & (np.abs(boxes[:, :2]) < self.range_m).all(1)
-        boxes[:, 6] = (boxes[:, 6] + np.pi) % (2 * np.pi) - np.pi
         return boxes[keep], labels[keep]
 
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kd_runner.data.nuscenes.boxes import untransformed
 from kd_runner.data.nuscenes.frame import LidarFrame, Objects
 from kd_runner.data.nuscenes.object_sample import ObjectSample
 from kd_runner.data.nuscenes.tables import KeyFrame, Sweep, read
 from kd_runner.data.nuscenes.taxonomy import CLASSES
 from kd_runner.errors import ConfigError, nearest
+from kd_runner.geometry.boxes3d import inverse_transform
 
 _log = logging.getLogger(__name__)
 
@@ -163,7 +163,9 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
 
     def _objects(self, frame: KeyFrame) -> Objects:
         seen = (frame.points > 0) & self.labeled
-        boxes = untransformed(torch.from_numpy(frame.boxes[seen]), torch.from_numpy(frame.sweep.lidar2global)).float()
+        boxes = inverse_transform(
+            torch.from_numpy(frame.boxes[seen]), torch.from_numpy(frame.sweep.lidar2global)
+        ).float()
         return Objects(boxes, *(torch.from_numpy(v[seen]) for v in (frame.labels, frame.ids, frame.attributes)))
 
     def _padded_points(self, points: Tensor, index: int) -> dict[str, Tensor]:
@@ -206,7 +208,7 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
         local[:3, 3] -= torch.from_numpy(frame.sweep.ego2global[:3, 3])
         found = np.concatenate([frame.racks, np.zeros((len(frame.racks), 2))], 1)
         racks = torch.zeros(self.max_racks, 7)
-        boxes = untransformed(torch.from_numpy(found), lidar2global)[: self.max_racks, :7]
+        boxes = inverse_transform(torch.from_numpy(found), lidar2global)[: self.max_racks, :7]
         racks[: len(boxes)] = boxes.float()
         return {"lidar2local": local.float(), "lidar2global": lidar2global, "racks": racks}
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_runner.data.nuscenes.boxes import inside, overlaps
 from kd_runner.data.nuscenes.frame import LidarFrame, Objects, join
 from kd_runner.errors import ConfigError, nearest
+from kd_runner.geometry.boxes3d import inside, overlaps
 from kd_runner.runtime.write_once import write_once
 
 if TYPE_CHECKING:

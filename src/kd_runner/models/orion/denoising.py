@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kd_runner.geometry.boxes3d import to_bench2drive
 from kd_runner.models.orion.positions import to_unit
 
 
@@ -41,7 +42,8 @@ def noisy_copies(
     boxes: Tensor, labels: Tensor, mask: Tensor, *,
     num_groups: int, noise_scale: float, split: float, num_classes: int, bounds: Tensor,
 ) -> NoisyCopies:  # fmt: skip
-    """`num_groups` copies of every box, each center moved by up to `noise_scale` half sizes along every axis.
+    """`num_groups` copies of every box, each center moved by up to `noise_scale` half sizes: of the width along x, the
+    length along y, the height along z, whatever the heading, as in the public code.
 
     Args:
         boxes, labels, mask: `(B, M, 9)`, `(B, M)`, `(B, M)`, the mask False for padding.
@@ -53,7 +55,8 @@ def noisy_copies(
     boxes = boxes.gather(1, first[..., None].expand(-1, -1, boxes.shape[-1])).repeat(1, num_groups, 1)
     labels, mask = (x.gather(1, first).repeat(1, num_groups) for x in (labels, mask))
     noise = torch.rand_like(boxes[..., :3]) * 2 - 1
-    center = boxes[..., :3] + noise * boxes[..., 3:6] / 2 * noise_scale
+    width_length_height = to_bench2drive(boxes)[..., 3:6]
+    center = boxes[..., :3] + noise * width_length_height / 2 * noise_scale
     labels = torch.where(noise.norm(dim=-1) > split, num_classes, labels)
     groups = torch.arange(num_groups, device=mask.device).repeat_interleave(most)
     return NoisyCopies(to_unit(center, bounds).clamp(0, 1), boxes, labels, mask, groups)

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from kd_runner.errors import ConfigError
+from kd_runner.geometry.boxes3d import to_bench2drive
 from kd_runner.runtime.write_once import write_once
 from kd_runner.synthetic.driving.cameras import RIG, lidar2ego
 from kd_runner.synthetic.driving.raster import render
@@ -184,17 +186,13 @@ def frame_info(scene: Scene, frame: int, pixels: Array, width: int, height: int,
 
 
 def gt_boxes(scene: Scene, frame: int, world2lidar: Array) -> Array:
-    """(N, 9): center x, y, z in the LiDAR frame, width, length, height, yaw, vx, vy.
-
-    Yaw is nuScenes' LiDAR convention: -(heading in the LiDAR frame) - pi/2. The velocity is the object's own over
-    ground, in the axes of the LiDAR frame.
-    """
+    """Boxes (N, 9) in the LiDAR frame and in Bench2Drive's convention. The velocity is the object's own over ground."""
     objects = scene.objects
     centers = objects.centers[frame] @ world2lidar[:3, :3].T + world2lidar[:3, 3]
     heading = objects.yaws[frame] + np.arctan2(world2lidar[1, 0], world2lidar[0, 0])
-    yaw = (-heading - np.pi / 2 + np.pi) % (2 * np.pi) - np.pi
     velocities = scene.velocities[frame] @ world2lidar[:2, :2].T
-    return np.concatenate([centers, objects.sizes[:, [1, 0, 2]], yaw[:, None], velocities], 1)
+    boxes = np.concatenate([centers, objects.sizes, heading[:, None], velocities], 1)
+    return to_bench2drive(torch.from_numpy(boxes)).numpy()
 
 
 def _npc2world(scene: Scene, frame: int) -> Array:

@@ -7,7 +7,6 @@ import numpy as np
 from kd_runner.synthetic.driving.bench2drive_writer import Info
 from kd_runner.synthetic.driving.cameras import RIG, lidar2img, project
 from kd_runner.synthetic.driving.raster import render
-from kd_runner.synthetic.driving.road import Array
 from kd_runner.synthetic.driving.scene import Scene
 
 
@@ -48,13 +47,3 @@ def reproject(scene: Scene, frame: int, info: Info, *, width: int, height: int) 
             else:
                 off.append((camera.name, number, int(columns[n]), int(rows[n])))
     return Reprojection(own, hidden, off)
-
-
-def corners(boxes: Array) -> Array:
-    """Corners (N, 8, 3) in the LiDAR frame of boxes (N, 9) as stored, whose yaw is -heading - pi/2."""
-    signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / 2
-    heading = -boxes[:, 6] - np.pi / 2
-    c, v = np.cos(heading)[:, None], np.sin(heading)[:, None]
-    offsets = signs * boxes[:, None, [4, 3, 5]]
-    x, y = c * offsets[..., 0] - v * offsets[..., 1], v * offsets[..., 0] + c * offsets[..., 1]
-    return np.stack([x, y, offsets[..., 2]], -1) + boxes[:, None, :3]

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from kd_runner.geometry import boxes3d
 from kd_runner.synthetic.driving import surfaces
 from kd_runner.synthetic.driving.cameras import Camera, project
 from kd_runner.synthetic.driving.road import Array
@@ -13,7 +15,6 @@ from kd_runner.synthetic.driving.scene import Boxes, Scene, Weather
 
 NOTHING = -1  # id of ground, sky and scenery
 _NEAR, _FAR = 0.2, 400.0  # meters: what is nearer is not seen, ground beyond is drawn as if there
-_CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / 2
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _project_boxes(
     """(number, rows, columns) of the boxes that may be in the picture, nearest first; the rest is never looked at."""
     if not len(boxes.sizes):
         return []
-    corners = box_corners(boxes.centers[frame], boxes.sizes, boxes.yaws[frame])
+    corners = boxes3d.corners(torch.from_numpy(boxes.rows(frame))).numpy()
     world2cam = np.linalg.inv(ego2world @ camera.cam2ego())
     matrix = np.eye(4)
     matrix[:3, :3] = camera.intrinsic(width, height)
@@ -156,11 +157,3 @@ def _air(rgb: Array, depth: Array, weather: Weather, random: np.random.Generator
     lit = (rgb + share * (pale - rgb)) * np.float32(255 * weather.brightness)
     noise = random.standard_normal(rgb.shape, np.float32) * np.float32(weather.noise)
     return np.clip(lit + noise + 0.5, 0, 255).astype(np.uint8)
-
-
-def box_corners(centers: Array, sizes: Array, yaws: Array) -> Array:
-    """Corners (N, 8, 3) of boxes: centers (N, 3), sizes (N, 3) as length, width, height, yaws (N,) about z."""
-    corners = _CORNERS * sizes[:, None]
-    c, v = np.cos(yaws)[:, None], np.sin(yaws)[:, None]
-    x, y = c * corners[..., 0] - v * corners[..., 1], v * corners[..., 0] + c * corners[..., 1]
-    return np.stack([x, y, corners[..., 2]], -1) + centers[:, None]

@@ -47,6 +47,10 @@ class Boxes:
     colors: Array
     surfaces: tuple[str, ...]
 
+    def rows(self, frame: int) -> Array:
+        """Boxes (N, 7) of a frame in the world, as in `geometry.boxes3d` without the velocity."""
+        return np.concatenate([self.centers[frame], self.sizes, self.yaws[frame][:, None]], 1)
+
 
 @dataclass(frozen=True)
 class Scene:
