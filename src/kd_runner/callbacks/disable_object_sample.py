@@ -1,4 +1,4 @@
-"""Ends GT-paste some epochs before training does, so that a net finishes on scenes as they are."""
+"""Switches ObjectSample off some epochs before training ends, so that a net finishes on frames as they are."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -12,7 +12,7 @@ class DisableObjectSample(Callback):
         epoch: the first epoch without, counted from 0 (BEVFusion: 15 of 20).
 
     Raises:
-        ConfigError: the training data do not paste.
+        ConfigError: the training data have no object_sample.
     """
 
     def __init__(self, epoch: int):
@@ -27,8 +27,8 @@ class DisableObjectSample(Callback):
     def _switch(self, trainer: Trainer) -> None:
         samples = trainer.datamodule.train.samples  # type: ignore[attr-defined]
         parts = getattr(samples, "datasets", [samples])  # labeled and unlabeled ones
-        found = [paste for part in parts if (paste := getattr(part, "paste", None)) is not None]
-        if not found:
-            raise ConfigError("callbacks: DisableObjectSample needs data.train.paste")
-        for paste in found:
-            paste.on = trainer.current_epoch < self.epoch
+        samplers = [part.object_sample for part in parts if getattr(part, "object_sample", None) is not None]
+        if not samplers:
+            raise ConfigError("callbacks: DisableObjectSample needs data.train.object_sample")
+        for sampler in samplers:
+            sampler.enabled = trainer.current_epoch < self.epoch

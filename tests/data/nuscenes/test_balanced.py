@@ -13,7 +13,7 @@ from kd_runner.data.order import SeededDataset
 class Frames:
     """100 frames; class 0 in all, class 1 in ten, class 2 in one."""
 
-    paste = None
+    object_sample = None
 
     def __len__(self) -> int:
         return 100

@@ -8,23 +8,22 @@ import torch
 from kd_runner.data.nuscenes.dataset import NuScenesLidar
 from kd_runner.data.nuscenes.frame import LidarFrame
 from kd_runner.data.nuscenes.object_sample import ObjectSample
-from kd_runner.errors import ConfigError
 from kd_runner.geometry.boxes3d import inside, overlaps
 
 
 @pytest.fixture(scope="module")
 def dataset(world: Path, tmp_path_factory: pytest.TempPathFactory) -> NuScenesLidar:
-    paste = ObjectSample(
+    sampler = ObjectSample(
         tmp_path_factory.mktemp("paste") / "objects", {"car": 12, "pedestrian": 9, "bus": 1}, min_points=4
     )
-    return NuScenesLidar(world, "v1.0-mini", "world_train", train=True, num_sweeps=1, paste=paste)
+    return NuScenesLidar(world, "v1.0-mini", "world_train", train=True, num_sweeps=1, object_sample=sampler)
 
 
 def pasted(dataset: NuScenesLidar, index: int, seed: int) -> tuple[LidarFrame, LidarFrame]:
-    assert dataset.paste is not None
+    assert dataset.object_sample is not None
     torch.manual_seed(seed)
     before = dataset.load(index)
-    return before, dataset.paste(before)
+    return before, dataset.object_sample(before)
 
 
 @pytest.mark.parametrize("index", range(6))
@@ -55,17 +54,17 @@ def test_a_pasted_object_keeps_its_number(dataset: NuScenesLidar) -> None:
 
 
 def test_off_means_off_and_the_stock_is_kept(dataset: NuScenesLidar) -> None:
-    paste = dataset.paste
-    assert paste is not None
+    sampler = dataset.object_sample
+    assert sampler is not None
     before = dataset.load(0)
-    paste.on = False
-    assert paste(before) is before
-    paste.on = True
-    times = {path: path.stat().st_mtime_ns for path in paste.folder.iterdir()}
-    paste.fill(dataset)
-    assert times == {path: path.stat().st_mtime_ns for path in paste.folder.iterdir()}
+    sampler.enabled = False
+    assert sampler(before) is before
+    sampler.enabled = True
+    times = {path: path.stat().st_mtime_ns for path in sampler.folder.iterdir()}
+    sampler.fill(dataset)
+    assert times == {path: path.stat().st_mtime_ns for path in sampler.folder.iterdir()}
 
 
 def test_an_unknown_class(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Did you mean 'truck'"):
+    with pytest.raises(ValueError, match="Did you mean 'truck'"):
         ObjectSample(tmp_path, {"trucks": 2})

@@ -41,8 +41,9 @@ class ClassBalanced(Dataset[dict[str, Tensor]]):
         return len(self.dataset)
 
     @property
-    def paste(self) -> ObjectSample | None:
-        return self.dataset.paste
+    def object_sample(self) -> ObjectSample | None:
+        """That of the dataset."""
+        return self.dataset.object_sample
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -15,7 +15,7 @@ from kd_runner.data.nuscenes.frame import LidarFrame, Objects
 from kd_runner.data.nuscenes.object_sample import ObjectSample
 from kd_runner.data.nuscenes.tables import KeyFrame, Sweep, read
 from kd_runner.data.nuscenes.taxonomy import CLASSES
-from kd_runner.errors import ConfigError, nearest
+from kd_runner.errors import nearest
 from kd_runner.geometry.boxes3d import inverse_transform
 
 _log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
         classes: names of the labels; annotations of others are left out.
         max_points, max_boxes, max_racks: rows of the padded tensors.
         intensity_scale: factor of the intensity, 0 to 255 in the files.
-        paste: adds objects of other frames in training.
+        object_sample: adds objects of other frames in training.
         augment: changes a frame in training; boxes whose centers leave the range in x or y are left out then.
 
     Raises:
@@ -76,24 +76,24 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
         max_boxes: int = 256,
         max_racks: int = 16,
         intensity_scale: float = 1.0,
-        paste: ObjectSample | None = None,
+        object_sample: ObjectSample | None = None,
         augment: Callable[[LidarFrame], LidarFrame] | None = None,
     ):
         for name in classes:
             if name not in CLASSES:
-                raise ConfigError(f"data.classes: nuScenes has no class {name!r}.{nearest(name, CLASSES)}")
-        if not train and (paste is not None or augment is not None):
-            raise ConfigError("data: paste and augment need train=true; evaluation takes frames as they are")
-        if paste is not None and not labeled:
-            raise ConfigError("data: paste needs labeled=true; objects without labels teach nothing")
+                raise ValueError(f"classes: nuScenes has no class {name!r}.{nearest(name, CLASSES)}")
+        if not train and (object_sample is not None or augment is not None):
+            raise ValueError("object_sample and augment need train=true; evaluation takes frames as they are")
+        if object_sample is not None and not labeled:
+            raise ValueError("object_sample needs labeled=true: it adds labeled objects")
         self.root, self.classes, self.labeled, self.train = Path(root), list(classes), labeled, train
         self.frames = read(self.root, version, split, self.classes, num_history)
         self.num_sweeps, self.point_range = num_sweeps, torch.tensor(list(point_range), dtype=torch.float32)
         self.max_points, self.max_boxes, self.max_racks = max_points, max_boxes, max_racks
-        self.intensity_scale, self.paste, self.augment = intensity_scale, paste, augment
+        self.intensity_scale, self.object_sample, self.augment = intensity_scale, object_sample, augment
         self._warned = False
-        if paste is not None:
-            paste.fill(self)
+        if object_sample is not None:
+            object_sample.fill(self)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -120,8 +120,8 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         key = self.frames[index]
         frame = self.load(index)
-        if self.paste is not None:
-            frame = self.paste(frame)
+        if self.object_sample is not None:
+            frame = self.object_sample(frame)
         if self.augment is not None:
             frame = self.augment(frame)
         low, high = self.point_range[:3], self.point_range[3:]

@@ -1,25 +1,24 @@
-"""Objects of other frames, pasted with their points (Yan et al. 2018, "SECOND", section 3.2.4)."""
+"""Ground-truth sampling: objects of other frames are added with their points.
 
-from __future__ import annotations
+Source: Yan et al. 2018, "SECOND", section 3.2.4.
+"""
 
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kd_runner.data.nuscenes.frame import LidarFrame, Objects, join
-from kd_runner.errors import ConfigError, nearest
+from kd_runner.data.nuscenes.tables import KeyFrame
+from kd_runner.errors import nearest
 from kd_runner.geometry.boxes3d import inside, overlaps
 from kd_runner.runtime.write_once import write_once
 
-if TYPE_CHECKING:
-    from kd_runner.data.nuscenes.dataset import NuScenesLidar
-
-# BEVFusion's: how many objects of a class a frame is filled up to.
+# BEVFusion's: the number of objects of a class that a frame is filled up to.
 COUNTS = {
     "car": 2,
     "truck": 3,
@@ -35,37 +34,56 @@ COUNTS = {
 FORMAT = 1
 
 
-class ObjectSample:
-    """Fills a frame up to `counts` objects of each class.
+class AnnotatedFrames(Protocol):
+    """What `ObjectSample.fill` reads of a dataset, as `NuScenesLidar` has it."""
 
-    An object keeps its place, so that density and occlusion suit its distance; it is left out where it would touch
-    another one from above, and points of the frame inside it give way. It keeps the number of its annotation. Draws
-    from torch's global generator.
+    frames: list[KeyFrame]
+    classes: list[str]
+    num_sweeps: int
+
+    @property
+    def num_objects(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> LidarFrame: ...
+
+
+class ObjectSample:
+    """Adds objects of other frames until a frame has `counts` objects of each class.
+
+    An object keeps its position, so that its density of points and its occlusion fit its distance. It is left out where
+    it would overlap another one seen from above. Points of the frame inside an added object are removed. An object
+    keeps its annotation number. Draws from torch's global generator.
 
     Args:
-        folder: where the objects are kept, cut out of the whole training set once.
-        counts: class to number; None for BEVFusion's. Classes that are not named are not pasted.
-        min_points: objects with fewer points are not pasted.
+        folder: database of objects with their points, cut out of the whole training set once.
+        counts: class to number of objects; None for BEVFusion's. Objects of other classes are not added.
+        min_points: objects with fewer points are not added.
+
+    Raises:
+        ValueError: nuScenes has no such class.
     """
 
     def __init__(self, folder: str | Path, counts: Mapping[str, int] | None = None, min_points: int = 5):
         self.folder, self.counts, self.min_points = Path(folder), dict(counts or COUNTS), min_points
         for name in self.counts:
             if name not in COUNTS:
-                raise ConfigError(f"data.train.paste.counts: nuScenes has no class {name!r}.{nearest(name, COUNTS)}")
-        # Shared memory: loader processes that live through training see it change.
-        self._on = torch.ones((), dtype=torch.bool).share_memory_()
+                raise ValueError(f"counts: nuScenes has no class {name!r}.{nearest(name, COUNTS)}")
+        # Shared memory: worker processes that live through training see it change.
+        self._enabled = torch.ones((), dtype=torch.bool).share_memory_()
 
     @property
-    def on(self) -> bool:
-        return bool(self._on)
+    def enabled(self) -> bool:
+        """Whether objects are added; set it to False to train on frames as they are."""
+        return bool(self._enabled)
 
-    @on.setter
-    def on(self, value: bool) -> None:
-        self._on.fill_(value)
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        self._enabled.fill_(value)
 
-    def fill(self, dataset: NuScenesLidar) -> None:
-        """Cut the objects out of all frames of a data set, or take those of an earlier run of the same data."""
+    def fill(self, dataset: AnnotatedFrames) -> None:
+        """Cut the objects out of all frames of a dataset, or read those of an earlier run on the same data."""
         manifest = {
             "format": FORMAT,
             "frames": len(dataset),
@@ -73,44 +91,45 @@ class ObjectSample:
             "num_sweeps": dataset.num_sweeps,
             "annotations": _checksum(dataset),
         }
-        write_once(self.folder, manifest, lambda folder: _cut_out(folder, dataset))
+        write_once(self.folder, manifest, lambda folder: _write_database(folder, dataset))
         with np.load(self.folder / "objects.npz") as file:
             rows = {name: torch.from_numpy(file[name]) for name in file}
         self.starts: Tensor = rows["starts"]
         self.objects = Objects(rows["boxes"], rows["labels"], rows["ids"], rows["attributes"])
         self.points = np.load(self.folder / "points.npy", mmap_mode="r")
-        full = self.starts.diff() >= self.min_points
+        dense = self.starts.diff() >= self.min_points
         labels = {name: n for n, name in enumerate(dataset.classes)}
-        self.stock = {
-            labels[name]: (count, torch.nonzero(full & (self.objects.labels == labels[name]))[:, 0])
+        self.candidates = {
+            labels[name]: (count, torch.nonzero(dense & (self.objects.labels == labels[name]))[:, 0])
             for name, count in self.counts.items()
             if name in labels
         }
 
     def __call__(self, frame: LidarFrame) -> LidarFrame:
-        if not self.on:
+        """The frame with further objects and their points."""
+        if not self.enabled:
             return frame
-        taken, chosen = frame.objects.boxes, []
-        for label, (count, stock) in self.stock.items():
+        boxes, chosen = frame.objects.boxes, []
+        for label, (count, candidates) in self.candidates.items():
             missing = count - int((frame.objects.labels == label).sum())
-            if missing <= 0 or not len(stock):
+            if missing <= 0 or not len(candidates):
                 continue
-            for number in stock[torch.randperm(len(stock))[:missing]].tolist():
+            for number in candidates[torch.randperm(len(candidates))[:missing]].tolist():
                 box = self.objects.boxes[number][None]
-                if not overlaps(box, taken).any():
-                    taken = torch.cat([taken, box])
+                if not overlaps(box, boxes).any():
+                    boxes = torch.cat([boxes, box])
                     chosen.append(number)
         if not chosen:
             return frame
-        pasted = self.objects.take(torch.tensor(chosen))
-        free = ~inside(frame.points, pasted.boxes).any(0)
+        added = self.objects.take(torch.tensor(chosen))
+        outside = ~inside(frame.points, added.boxes).any(0)
         spans = [self.points[self.starts[n] : self.starts[n + 1]] for n in chosen]
-        points = torch.cat([frame.points[free], *(torch.from_numpy(np.array(span)) for span in spans)])
-        return LidarFrame(points, join([frame.objects, pasted]))
+        points = torch.cat([frame.points[outside], *(torch.from_numpy(np.array(span)) for span in spans)])
+        return LidarFrame(points, join([frame.objects, added]))
 
 
-def _checksum(dataset: NuScenesLidar) -> int:
-    """Of the names of the classes and of all annotations."""
+def _checksum(dataset: AnnotatedFrames) -> int:
+    """CRC-32 of the class names and of all annotations."""
     value = zlib.crc32(" ".join(dataset.classes).encode())
     for frame in dataset.frames:
         for column in (frame.boxes, frame.labels, frame.points):
@@ -118,13 +137,14 @@ def _checksum(dataset: NuScenesLidar) -> int:
     return value
 
 
-def _cut_out(folder: Path, dataset: NuScenesLidar) -> None:
-    points, found = [], []
+def _write_database(folder: Path, dataset: AnnotatedFrames) -> None:
+    """Write `points.npy`, the points of all objects one after the other, and `objects.npz`, the objects."""
+    points, parts = [], []
     for index in range(len(dataset)):
         frame = dataset.load(index)
-        found.append(frame.objects)
+        parts.append(frame.objects)
         points += [frame.points[mask].numpy() for mask in inside(frame.points, frame.objects.boxes)]
-    objects = join(found)
+    objects = join(parts)
     starts = np.cumsum([0, *map(len, points)])
     np.save(folder / "points.npy", np.concatenate(points) if points else np.zeros((0, 5), np.float32))
     rows = {name: getattr(objects, name).numpy() for name in ("boxes", "labels", "ids", "attributes")}
