@@ -23,25 +23,29 @@ def answers(queries: int, seed: int, layers: int = 2, classes: int = 3) -> dict[
 
 
 def value(loss: BoxResponse, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> Tensor:
-    ours = {f"student_{name}": tensor for name, tensor in student.items() if name != "scores"}
-    return loss(**ours, **{f"teacher_{name}": tensor for name, tensor in teacher.items()})
+    student_side = {f"student_{name}": tensor for name, tensor in student.items() if name != "scores"}
+    return loss(**student_side, **{f"teacher_{name}": tensor for name, tensor in teacher.items()})
 
 
 def pairs(student: dict[str, Tensor], teacher: dict[str, Tensor], b: int, radius: float, threshold: float) -> list:
     """Mutually nearest queries of a class, by looking at all."""
-    ours, theirs = student["codes"][-1, b, :, :2], teacher["codes"][-1, b, :, :2]
-    sure = [q for q in range(len(theirs)) if teacher["scores"][b, q] > threshold]
+    student_side, teacher_side = student["codes"][-1, b, :, :2], teacher["codes"][-1, b, :, :2]
+    sure = [q for q in range(len(teacher_side)) if teacher["scores"][b, q] > threshold]
 
     def nearest(point: Tensor, others: Tensor, candidates: list[int]) -> int | None:
-        return min(candidates, key=lambda at: float((others[at] - point).norm()), default=None)
+        return min(candidates, key=lambda i: float((others[i] - point).norm()), default=None)
 
-    found = []
+    result = []
     for p, label in enumerate(student["labels"][b].tolist()):
-        q = nearest(ours[p], theirs, [q for q in sure if teacher["labels"][b, q] == label])
-        back = [other for other in range(len(ours)) if student["labels"][b, other] == label]
-        if q is not None and (ours[p] - theirs[q]).norm() <= radius and nearest(theirs[q], ours, back) == p:
-            found.append((p, q))
-    return found
+        q = nearest(student_side[p], teacher_side, [q for q in sure if teacher["labels"][b, q] == label])
+        back = [other for other in range(len(student_side)) if student["labels"][b, other] == label]
+        if (
+            q is not None
+            and (student_side[p] - teacher_side[q]).norm() <= radius
+            and nearest(teacher_side[q], student_side, back) == p
+        ):
+            result.append((p, q))
+    return result
 
 
 @pytest.mark.parametrize(("radius", "threshold"), [(2.0, 0.1), (0.7, 0.5), (50.0, 0.0)])
@@ -51,11 +55,11 @@ def test_is_the_weighted_mean_over_mutually_nearest_queries(radius: float, thres
     for b in range(2):
         for p, q in pairs(student, teacher, b, radius, threshold):
             boxes = ((student["codes"][-1, b, p] - teacher["codes"][-1, b, q]).abs() * WEIGHTS).sum()
-            ours, theirs = (
-                torch.distributions.Bernoulli(logits=net["logits"][-1, b, at].double())
-                for net, at in ((student, p), (teacher, q))
+            student_side, teacher_side = (
+                torch.distributions.Bernoulli(logits=net["logits"][-1, b, i].double())
+                for net, i in ((student, p), (teacher, q))
             )
-            kl = torch.distributions.kl_divergence(theirs, ours).sum()
+            kl = torch.distributions.kl_divergence(teacher_side, student_side).sum()
             score = teacher["scores"][b, q]
             total, weights = total + score * (0.25 * boxes + kl), weights + score
     assert weights > 0

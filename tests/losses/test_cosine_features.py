@@ -22,16 +22,16 @@ def built(student: list[Tensor], teacher: list[Tensor]) -> CosineFeatures:
 def distances(loss: CosineFeatures, level: int, student: Tensor, teacher: Tensor) -> np.ndarray:
     """1 - cosine along the channels, (B, H, W)."""
     weight = loss.projections[level].weight.detach().double().numpy()[:, :, 0, 0]
-    ours = np.einsum("oc,bchw->bohw", weight, student.detach().double().numpy())
-    theirs = teacher.double().numpy()
-    return 1 - (ours * theirs).sum(1) / np.sqrt((ours**2).sum(1) * (theirs**2).sum(1))
+    student_map = np.einsum("oc,bchw->bohw", weight, student.detach().double().numpy())
+    teacher_map = teacher.double().numpy()
+    return 1 - (student_map * teacher_map).sum(1) / np.sqrt((student_map**2).sum(1) * (teacher_map**2).sum(1))
 
 
 def test_is_the_mean_over_levels_of_the_mean_over_locations() -> None:
     """Levels of unlike size weigh the same."""
     student, teacher = [maps(2, 3, 8, 8, seed=1), maps(2, 6, 2, 2, seed=2)], [maps(2, 5, 8, 8), maps(2, 4, 2, 2)]
     loss = built(student, teacher)
-    expected = np.mean([distances(loss, at, student[at], teacher[at]).mean() for at in range(2)])
+    expected = np.mean([distances(loss, i, student[i], teacher[i]).mean() for i in range(2)])
     assert loss(student, teacher).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -101,9 +101,25 @@ def test_ends_of_the_range(sign: int, value: float) -> None:
     ("student", "teacher", "message"),
     [
         ([(1, 3, 4, 4)], [(1, 5, 4, 4)] * 2, "1 student levels, 2 teacher levels"),
-        ([(1, 3)], [(1, 5, 4, 4)], r"maps \(B, C, H, W\) needed, not \(1, 3\)"),
+        ([(1, 3)], [(1, 5, 4, 4)], r"maps .* needed, not \(1, 3\) and \(1, 5, 4, 4\)"),
     ],
 )
 def test_levels_that_do_not_fit_are_named(student: list, teacher: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CosineFeatures().build([maps(*s) for s in student], [maps(*s) for s in teacher])
+
+
+def test_token_grids_have_their_channels_last() -> None:
+    student, teacher = [maps(2, 3, 4, 5, seed=1)], [maps(2, 6, 4, 5, seed=2)]
+    mask = maps(2, 4, 5, seed=3) > 0
+    loss = built(student, teacher)
+    torch.manual_seed(0)
+    grids = CosineFeatures(channel_dim=-1)
+    student_grid, teacher_grid = ([m.movedim(1, -1) for m in side] for side in (student, teacher))
+    grids.build(student_grid, teacher_grid)
+    torch.testing.assert_close(grids(student_grid, teacher_grid, mask), loss(student, teacher, mask))
+
+
+def test_another_channel_dim_is_refused() -> None:
+    with pytest.raises(ValueError, match="channel_dim must be 1"):
+        CosineFeatures(channel_dim=2)

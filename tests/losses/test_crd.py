@@ -52,14 +52,14 @@ def test_value_bank_and_z_are_those_of_the_formulas(dense: int, monkeypatch: pyt
         student, teacher = vectors(B, 5, seed=step), vectors(B, 7, seed=10 + step)
         index = torch.randperm(N, generator=torch.Generator().manual_seed(step))[:B]
         negatives = torch.randint(N, (B, K), generator=torch.Generator().manual_seed(step))
-        ours, theirs = embedded(loss.embed_s, student), embedded(loss.embed_t, teacher)
+        student_rows, teacher_rows = embedded(loss.embed_s, student), embedded(loss.embed_t, teacher)
         banks = [bank.double().numpy() for bank in (loss.memory.student.clone(), loss.memory.teacher.clone())]
-        first, z[0] = formula(ours, banks[1], index, negatives, z[0])
-        second, z[1] = formula(theirs, banks[0], index, negatives, z[1])
+        first, z[0] = formula(student_rows, banks[1], index, negatives, z[0])
+        second, z[1] = formula(teacher_rows, banks[0], index, negatives, z[1])
         value = loss(student, teacher, index, negatives=negatives)
         assert value.item() == pytest.approx(first + second, rel=1e-5)
         assert loss.z.tolist() == pytest.approx(z, rel=1e-5)
-        for bank, after, new in zip(banks, (loss.memory.student, loss.memory.teacher), (ours, theirs)):
+        for bank, after, new in zip(banks, (loss.memory.student, loss.memory.teacher), (student_rows, teacher_rows)):
             bank[index] = 0.5 * bank[index] + 0.5 * new
             bank[index] /= np.linalg.norm(bank[index], axis=1, keepdims=True)
             assert np.abs(bank - after.numpy()).max() < 1e-6
@@ -74,7 +74,7 @@ def test_gradients_are_those_of_autograd(dense: int, monkeypatch: pytest.MonkeyP
     loss = built(student, teacher)
     inputs = [student, *loss.embed_s.parameters(), *loss.embed_t.parameters()]
     banks = loss.memory.student.clone(), loss.memory.teacher.clone()
-    ours = torch.autograd.grad(loss(student, teacher, index, negatives=negatives), inputs)
+    gradients = torch.autograd.grad(loss(student, teacher, index, negatives=negatives), inputs)
     rows, total = torch.cat([index[:, None], negatives], dim=1), torch.zeros(())
     for layer, features, bank in (
         (loss.embed_s, student, banks[1]),
@@ -84,7 +84,7 @@ def test_gradients_are_those_of_autograd(dense: int, monkeypatch: pytest.MonkeyP
         p, c = (scores / 0.07).exp(), K / N
         p = p / (p.mean() * N).detach()
         total = total - (p[:, 0] / (p[:, 0] + c)).log().sum() / B - (c / (p[:, 1:] + c)).log().sum() / B
-    for mine, expected in zip(ours, torch.autograd.grad(total, inputs)):
+    for mine, expected in zip(gradients, torch.autograd.grad(total, inputs)):
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-5)
     loss(student, teacher, index).backward()
     assert teacher.grad is None
@@ -149,7 +149,7 @@ def test_a_sample_that_is_there_twice_counts_once_in_any_order() -> None:
 def test_an_index_that_is_none_or_changes_is_an_error() -> None:
     student, teacher = vectors(2, 5), vectors(2, 7)
     loss = built(student, teacher)
-    with pytest.raises(ValueError, match="index 40 is no row of a bank of n_data=40"):
+    with pytest.raises(ValueError, match="index 40 is not a row of the bank of n_data=40"):
         loss(student, teacher, torch.tensor([0, N]))
     loss(student, teacher, torch.tensor([3, 4]), group=torch.tensor([0, 1]))
     loss(student, teacher, torch.tensor([3, 5]), group=torch.tensor([0, -1]))  # an unknown group says nothing
@@ -194,7 +194,9 @@ def test_embeddings_find_each_other_where_the_index_is_the_samples_own(kind: str
             value.backward()
             optimizer.step()
     with torch.no_grad():
-        ours, theirs = (F.normalize(e(x), dim=1) for e, x in ((loss.embed_s, student), (loss.embed_t, teacher)))
-    found = ((ours @ theirs.T).argmax(1) == torch.arange(512)).float().mean().item()
+        student_rows, teacher_rows = (
+            F.normalize(e(x), dim=1) for e, x in ((loss.embed_s, student), (loss.embed_t, teacher))
+        )
+    result = ((student_rows @ teacher_rows.T).argmax(1) == torch.arange(512)).float().mean().item()
     assert math.isfinite(value.item())
-    assert found < 0.02 if kind == "random index" else found >= 0.95
+    assert result < 0.02 if kind == "random index" else result >= 0.95

@@ -18,11 +18,11 @@ class Frames(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return 40
 
-    def __getitem__(self, at: int) -> dict[str, Tensor]:
-        shuffled = torch.tensor([2 * at, 2 * at + 1])[torch.randperm(2)]
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        shuffled = torch.tensor([2 * i, 2 * i + 1])[torch.randperm(2)]
         return {
             "noisy": torch.randint(1000, ()),
-            "shared": torch.tensor(at // 20),
+            "shared": torch.tensor(i // 20),
             "objects": torch.cat([shuffled, torch.tensor([0])]),
             "mask": torch.tensor([True, True, False]),
         }

@@ -13,7 +13,7 @@ from kd_runner.runtime.processes import in_parallel
 N, K, STEPS, CUT = 30, 8, 3, 2
 
 
-def train(share: slice) -> tuple[list[float], dict[str, Tensor], Tensor]:
+def train(part: slice) -> tuple[list[float], dict[str, Tensor], Tensor]:
     """Values and state after some steps on a share of each batch, and a value with negatives that it drew."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
@@ -26,7 +26,7 @@ def train(share: slice) -> tuple[list[float], dict[str, Tensor], Tensor]:
         index = torch.randperm(N, generator=generator)[:6]
         index[5] = index[0]
         negatives = torch.randint(N, (6, K), generator=generator)
-        given = (tensor[share] for tensor in (student, teacher, index, index % 4, negatives))
+        given = (tensor[part] for tensor in (student, teacher, index, index % 4, negatives))
         value = loss(*given)
         value.backward()
         values.append(value.item())

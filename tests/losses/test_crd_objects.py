@@ -40,11 +40,13 @@ def test_only_boxes_that_are_there_and_in_range_count() -> None:
     plain, before = copy.deepcopy(loss.crd), loss.crd.memory.student.clone()
     value = loss(student.requires_grad_(), teacher, boxes=boxes, index=index, label=label, mask=mask)
     counted = [(0, 0), (0, 1), (1, 0)]
-    ours, theirs = (
+    student_rows, teacher_rows = (
         torch.stack([at_points(maps[b : b + 1], boxes[b : b + 1, m : m + 1], RANGE)[0, 0] for b, m in counted])
         for maps in (student, teacher)
     )
-    assert value.item() == pytest.approx(plain(ours, theirs, torch.tensor([4, 5, 6]), torch.tensor([0, 1, 0])).item())
+    assert value.item() == pytest.approx(
+        plain(student_rows, teacher_rows, torch.tensor([4, 5, 6]), torch.tensor([0, 1, 0])).item()
+    )
     assert (loss.crd.memory.student != before).any(1).nonzero().flatten().tolist() == [4, 5, 6]
     value.backward()
     assert (student.grad != 0).any(1).any()

@@ -21,8 +21,8 @@ def test_plain_is_the_mean_of_the_levels_means() -> None:
 
 def test_normalized_is_in_variances_of_the_teachers_channel() -> None:
     student, teacher = maps(2, 5, 4, 4, seed=1), maps(2, 5, 4, 4) * torch.tensor([1.0, 2, 3, 4, 50]).view(5, 1, 1)
-    ours, theirs = (m.double().numpy().transpose(1, 0, 2, 3).reshape(5, -1) for m in (student, teacher))
-    expected = (((ours - theirs) ** 2).mean(1) / theirs.var(1)).mean()
+    student_map, teacher_map = (m.double().numpy().transpose(1, 0, 2, 3).reshape(5, -1) for m in (student, teacher))
+    expected = (((student_map - teacher_map) ** 2).mean(1) / teacher_map.var(1)).mean()
     assert FeatureMSE()([student], [teacher]).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -60,8 +60,8 @@ def test_tokens_and_grids_are_the_map_turned() -> None:
     expected = FeatureMSE()([student], [teacher])
     grids = [m.movedim(1, -1) for m in (student, teacher)]
     tokens = [m.flatten(1, 2) for m in grids]
-    for ours, theirs in (grids, tokens):
-        assert torch.allclose(FeatureMSE(channel_dim=-1)([ours], [theirs]), expected)
+    for student_map, teacher_map in (grids, tokens):
+        assert torch.allclose(FeatureMSE(channel_dim=-1)([student_map], [teacher_map]), expected)
 
 
 @pytest.mark.parametrize("normalize", [True, False])

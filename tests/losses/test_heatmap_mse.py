@@ -18,10 +18,13 @@ def test_is_the_mean_over_cells_that_the_teacher_and_the_truth_weigh(threshold: 
     for b in range(2):
         for x in range(4):
             for y in range(5):
-                ours, theirs = student[b, :, x, y].double().sigmoid(), teacher[b, :, x, y].double().sigmoid()
-                weight = theirs.max() if theirs.max() > threshold else 0.0
+                student_scores, teacher_scores = (
+                    student[b, :, x, y].double().sigmoid(),
+                    teacher[b, :, x, y].double().sigmoid(),
+                )
+                weight = teacher_scores.max() if teacher_scores.max() > threshold else 0.0
                 weight = weight * foreground[b, :, x, y].max() if truth else weight
-                total, weights = total + weight * ((ours - theirs) ** 2).sum(), weights + weight
+                total, weights = total + weight * ((student_scores - teacher_scores) ** 2).sum(), weights + weight
     value = HeatmapMSE(threshold)(student, teacher, foreground)
     assert value.item() == pytest.approx(float(total / weights), rel=1e-5)
 
@@ -45,5 +48,5 @@ def test_what_does_not_fit_is_refused() -> None:
         HeatmapMSE()(logits(1, 3, 4, 4), logits(1, 2, 4, 4))
     with pytest.raises(ValueError, match="spatial mismatch"):
         HeatmapMSE()(logits(1, 3, 4, 4), logits(1, 3, 4, 4), torch.zeros(1, 1, 2, 2))
-    with pytest.raises(ValueError, match="is no score"):
+    with pytest.raises(ValueError, match="must be a score"):
         HeatmapMSE(1.5)

@@ -58,7 +58,7 @@ def test_the_loss_sees_true_and_added_boxes_and_the_students_outputs() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="true boxes have 9 numbers, the teacher's 7"):
+    with pytest.raises(ValueError, match="gt_boxes has 9 numbers per box, the teacher's boxes 7"):
         with_teacher_boxes(**TRUTH, **TEACHER | {"boxes": TEACHER["boxes"][..., :7]})
-    with pytest.raises(ValueError, match="is no score"):
+    with pytest.raises(ValueError, match="must be a score"):
         LabelDistillation(CountBoxes(), threshold=1.0)

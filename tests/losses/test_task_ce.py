@@ -23,13 +23,13 @@ def target() -> Tensor:
 
 
 def test_equals_torch_with_value_and_gradient(logits: Tensor, target: Tensor) -> None:
-    ours, theirs = logits.clone().requires_grad_(), logits.double().requires_grad_()
-    value = CrossEntropy(255)(ours, target)
-    expected = F.cross_entropy(theirs, target, ignore_index=255)
+    logits_32, logits_64 = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    value = CrossEntropy(255)(logits_32, target)
+    expected = F.cross_entropy(logits_64, target, ignore_index=255)
     value.backward()
     expected.backward()
     assert value.item() == pytest.approx(expected.item(), rel=1e-6)
-    torch.testing.assert_close(ours.grad, theirs.grad.float())
+    torch.testing.assert_close(logits_32.grad, logits_64.grad.float())
 
 
 def test_a_known_probability_gives_its_logarithm() -> None:

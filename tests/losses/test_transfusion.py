@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kd_runner.geometry.rotated_iou import rotated_iou_3d
-from kd_runner.losses.functional.gaussian_focal import centre_heatmap, gaussian_focal, gaussian_radius
+from kd_runner.losses.functional.gaussian_focal import center_heatmap, gaussian_focal, gaussian_radius
 from kd_runner.losses.transfusion import TransFusionLoss
 
 GRID = {"voxel_size": (0.1, 0.2, 0.2), "point_cloud_range": (-4.0, -4.0, -3.0, 4.0, 4.0, 3.0), "out_size_factor": 4}
@@ -48,14 +48,14 @@ def area_by_counting(a: Tensor, b: Tensor, steps: int = 400) -> float:
 def test_iou_of_turned_boxes_is_what_counting_gives() -> None:
     noise = torch.Generator().manual_seed(0)
     boxes = torch.rand(6, 7, generator=noise, dtype=torch.float64) * 3 + 0.3
-    found = rotated_iou_3d(boxes, boxes)
+    result = rotated_iou_3d(boxes, boxes)
     for i, j in itertools.product(range(6), repeat=2):
         a, b = boxes[i], boxes[j]
         z = min(a[2] + a[5] / 2, b[2] + b[5] / 2) - max(a[2] - a[5] / 2, b[2] - b[5] / 2)
         inter = area_by_counting(a, b) * max(float(z), 0.0)
         expected = inter / (a[3:6].prod() + b[3:6].prod() - inter)
-        assert found[i, j].item() == pytest.approx(expected.item(), abs=5e-3)
-    assert (found > 0.01).sum() > 12
+        assert result[i, j].item() == pytest.approx(expected.item(), abs=5e-3)
+    assert (result > 0.01).sum() > 12
 
 
 @pytest.mark.parametrize("yaw", [0.0, 0.4, math.pi / 2, math.pi])
@@ -77,8 +77,8 @@ def test_radius_in_closed_form() -> None:
         2 * side * (1 + math.sqrt(overlap)),
         2 * side * (math.sqrt(overlap**2 + overlap * (1 - overlap)) - overlap),
     ]
-    found = gaussian_radius(torch.tensor(side), torch.tensor(side), overlap)
-    assert found.item() == pytest.approx(min(cases), rel=1e-5)
+    result = gaussian_radius(torch.tensor(side), torch.tensor(side), overlap)
+    assert result.item() == pytest.approx(min(cases), rel=1e-5)
 
 
 def test_bumps_by_a_loop_over_cells() -> None:
@@ -90,8 +90,8 @@ def test_bumps_by_a_loop_over_cells() -> None:
         if max(abs(dx), abs(dy)) <= r:
             value = math.exp(-(dx * dx + dy * dy) / (2 * ((2 * r + 1) / 6) ** 2))
             expected[0, labels[0, n], x, y] = max(expected[0, labels[0, n], x, y], value)
-    found = centre_heatmap(cells, radius, labels, mask, (CLASSES, X, Y))
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+    result = center_heatmap(cells, radius, labels, mask, (CLASSES, X, Y))
+    np.testing.assert_allclose(result.numpy(), expected, atol=1e-6)
 
 
 def test_gaussian_focal_in_closed_form() -> None:

@@ -1,6 +1,4 @@
-"""Response distillation of boxes where each net asks at places of its own (after SparseKD: Yang et al. 2022, "Towards
-Efficient 3D Object Detection with Knowledge Distillation", NeurIPS, which has one box a cell instead).
-"""
+"""Response distillation of query-based detectors, whose queries stand at different positions in student and teacher."""
 
 from collections.abc import Sequence
 
@@ -10,19 +8,29 @@ from torch import Tensor, nn
 
 
 class BoxResponse(nn.Module):
-    """Draws a student's query to the teacher's query for the same object.
+    """Distillation of boxes and classes between matched student and teacher queries.
 
-    Two queries are a pair if they have one class, are each other's nearest of that class, by their predicted centers,
-    no further apart than `radius`, and the teacher's score is above `threshold`. So every teacher's box has one student
-    at most: a second one, drawn to it as well, would be a duplicate, and a detector without suppression makes none.
-    A pair counts as much as the teacher's score. Value: |difference| of the codes, weighted and summed over the code,
-    times `box_weight`, plus binary KL(teacher || student) summed over classes times `class_weight`; mean over pairs.
+    Two queries match if they have the same class, are mutual nearest neighbors of that class by predicted center, are
+    at most `radius` apart, and the teacher's score is above `threshold`. So a teacher query has at most one student
+    query: a second one would become a duplicate detection, and these detectors have no NMS. With s the teacher's score,
+
+        loss = sum over pairs of s * (box_weight * sum_i w_i |c_i - t_i| + class_weight * KL) / sum over pairs of s
+
+    where c, t are the box codes of student and teacher, w the code weights, and KL the binary KL(teacher || student)
+    summed over classes.
 
     Args:
-        radius: in units of the codes' first two numbers, cells of a map that both nets must share.
-        threshold: of the teacher's score.
-        box_weight, class_weight: shares of both parts.
-        code_weights: of each number of a code.
+        radius: largest distance of a pair, in units of the codes' first two numbers (cells of a map common to both).
+        threshold: lowest teacher score, 0..1.
+        box_weight, class_weight: weights of both parts.
+        code_weights: weight of each number of a code.
+
+    Raises:
+        ValueError: radius is not above 0.
+
+    Source:
+        After Yang et al., "Towards Efficient 3D Object Detection with Knowledge Distillation" (SparseKD), NeurIPS
+        2022, which has one box per cell instead of queries.
     """
 
     code_weights: Tensor
@@ -52,24 +60,31 @@ class BoxResponse(nn.Module):
         teacher_labels: Tensor,
         teacher_scores: Tensor,
     ) -> Tensor:
-        """Codes (L, B, P, 10), x and y in cells first; class logits (L, B, P, C); labels (B, P) int64; scores (B, P) of
-        the teacher. The last decoder layer counts. Numbers of layers and queries may differ between the nets.
+        """Compute the loss on the outputs of the last decoder layer.
 
-        Returns a scalar, mean over pairs weighted by score; 0 where there is none.
+        Args:
+            student_codes, teacher_codes: box codes (L, B, P, 10), x and y in cells first. The numbers of layers L and
+                queries P may differ between the nets.
+            student_logits, teacher_logits: class logits (L, B, P, C).
+            student_labels, teacher_labels: (B, P) int64.
+            teacher_scores: (B, P) in 0..1.
+
+        Returns:
+            Scalar, mean over pairs weighted by teacher score; 0 if there is no pair.
 
         Raises:
-            ValueError: codes or class counts do not fit.
+            ValueError: lengths of codes or numbers of classes differ.
         """
-        ours, theirs = student_codes[-1].float(), teacher_codes[-1].detach().float()
+        student, teacher = student_codes[-1].float(), teacher_codes[-1].detach().float()
         logits, soft = student_logits[-1].float(), teacher_logits[-1].detach().float()
-        if not ours.shape[-1] == theirs.shape[-1] == len(self.code_weights):
-            lengths = ours.shape[-1], theirs.shape[-1], len(self.code_weights)
+        if not student.shape[-1] == teacher.shape[-1] == len(self.code_weights):
+            lengths = student.shape[-1], teacher.shape[-1], len(self.code_weights)
             raise ValueError("codes of {} (student), {} (teacher) and code_weights of {} numbers".format(*lengths))
         if logits.shape[-1] != soft.shape[-1]:
             raise ValueError(f"class-count mismatch: student has {logits.shape[-1]}, teacher {soft.shape[-1]}")
-        pair, partner = self._pairs(ours.detach(), theirs, student_labels, teacher_labels, teacher_scores)
+        pair, partner = self._pairs(student.detach(), teacher, student_labels, teacher_labels, teacher_scores)
         weight = (teacher_scores.gather(1, partner) * pair).detach().float()
-        boxes = (ours - _rows(theirs, partner)).abs() @ self.code_weights
+        boxes = (student - _rows(teacher, partner)).abs() @ self.code_weights
         soft = _rows(soft, partner)
         # Cross entropy less the teacher's own entropy: 0 where both agree.
         cross, own = (
@@ -79,17 +94,17 @@ class BoxResponse(nn.Module):
         return (value * weight).sum() / weight.sum().clamp(min=1e-6)
 
     def _pairs(
-        self, ours: Tensor, theirs: Tensor, our_labels: Tensor, their_labels: Tensor, scores: Tensor
+        self, student: Tensor, teacher: Tensor, student_labels: Tensor, teacher_labels: Tensor, scores: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Whether a student's query (B, P) has a partner, and which."""
-        distance = torch.cdist(ours[..., :2], theirs[..., :2], compute_mode="donot_use_mm_for_euclid_dist")
-        fits = (our_labels[:, :, None] == their_labels[:, None]) & (scores > self.threshold)[:, None]
+        """Whether each student query has a partner (B, P) bool, and the teacher query that it is (B, P) int64."""
+        distance = torch.cdist(student[..., :2], teacher[..., :2], compute_mode="donot_use_mm_for_euclid_dist")
+        fits = (student_labels[:, :, None] == teacher_labels[:, None]) & (scores > self.threshold)[:, None]
         nearest, partner = distance.masked_fill(~(fits & (distance <= self.radius)), torch.inf).min(2)
         back = distance.masked_fill(~fits, torch.inf).argmin(1)
-        mutual = back.gather(1, partner) == torch.arange(ours.shape[1], device=ours.device)
+        mutual = back.gather(1, partner) == torch.arange(student.shape[1], device=student.device)
         return nearest.isfinite() & mutual, partner
 
 
 def _rows(values: Tensor, rows: Tensor) -> Tensor:
-    """values (B, P, D) at rows (B, Q): (B, Q, D)."""
+    """Select rows (B, Q) of values (B, P, D); returns (B, Q, D)."""
     return values.gather(1, rows[..., None].expand(-1, -1, values.shape[-1]))

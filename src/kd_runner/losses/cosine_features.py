@@ -9,49 +9,76 @@ from kd_runner.losses.functional.masked import masked_mean
 
 
 class CosineFeatures(nn.Module):
-    """Mean over levels of the mean over valid locations of 1 - cos(projected student, teacher), along the channels.
+    """Cosine distance between projected student features and teacher features.
 
-    The projection (1x1 convolution without bias, one per level, in the manner of FitNets: Romero et al. 2015) maps
-    student to teacher channels. On the teacher's side it could shrink the target to a constant; on the student's it
-    cannot. The teacher's map is resized bilinearly to the student's grid.
+        loss = mean over levels of mean over valid locations of 1 - cos(P student, teacher)
+
+    P is a 1x1 convolution without bias per level, from student to teacher channels, trained with the student. (On the
+    teacher's side it could shrink the target to a constant; on the student's side it cannot.) The teacher's map is
+    resized bilinearly to the student's grid.
+
+    Args:
+        channel_dim: 1 for maps (B, C, H, W); -1 for token grids (B, H, W, C).
+
+    Raises:
+        ValueError: channel_dim is neither 1 nor -1.
+
+    Source:
+        The projection follows Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channel_dim: int = 1) -> None:
         super().__init__()
+        if channel_dim not in (1, -1):
+            raise ValueError(f"channel_dim must be 1 (B, C, H, W) or -1 (B, H, W, C), not {channel_dim}")
+        self.channel_dim = channel_dim
         self.projections = nn.ModuleList()
 
     def build(self, student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None = None) -> None:
-        """Make one projection a level from example maps.
+        """Create one projection per level, sized from example maps (arguments as for `forward`).
 
         Raises:
-            ValueError: numbers of levels differ, or a feature is no map (B, C, H, W).
+            ValueError: numbers of levels differ, or a feature has not four dimensions.
         """
         if len(student) != len(teacher):
             raise ValueError(f"{len(student)} student levels, {len(teacher)} teacher levels")
         self.projections = nn.ModuleList()
-        for ours, theirs in zip(student, teacher):
-            if ours.ndim != 4 or theirs.ndim != 4:
-                raise ValueError(f"maps (B, C, H, W) needed, not {tuple(ours.shape)} and {tuple(theirs.shape)}")
-            self.projections.append(nn.Conv2d(ours.shape[1], theirs.shape[1], 1, bias=False))
+        for level in zip(student, teacher):
+            if any(features.ndim != 4 for features in level):
+                shapes = " and ".join(str(tuple(features.shape)) for features in level)
+                raise ValueError(f"maps (B, C, H, W), or (B, H, W, C) with channel_dim=-1, needed, not {shapes}")
+            channels = [features.shape[self.channel_dim] for features in level]
+            self.projections.append(nn.Conv2d(*channels, 1, bias=False))
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
-        """student, teacher: a map (B, C, H, W) per level, each level of its own size; mask (B, H, W) bool.
+        """Compute the loss.
 
-        Returns a scalar in 0..2. A location counts where the nearest mask pixel does.
+        Args:
+            student, teacher: one map per level, (B, C, H, W) or (B, H, W, C), see `channel_dim`; every level has its
+                own size.
+            mask: (B, H, W) bool of any size, True where a location counts (nearest pixel).
+
+        Returns:
+            Scalar in 0..2.
+
+        Raises:
+            ValueError: a map has other channels than in `build`; numbers of levels differ.
         """
         levels = [
-            self._level(project(ours), theirs, mask)
-            for project, ours, theirs in zip(self.projections, student, teacher, strict=True)
+            self._level(project, student_map, teacher_map, mask)
+            for project, student_map, teacher_map in zip(self.projections, student, teacher, strict=True)
         ]
         return sum(levels[1:], levels[0]) / len(levels)
 
-    @staticmethod
-    def _level(student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
+    def _level(self, project: nn.Module, student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
+        student, teacher = (maps.movedim(self.channel_dim, 1) for maps in (student, teacher.detach()))
+        student = project(student)
+        if teacher.shape[1] != student.shape[1]:
+            raise ValueError(f"teacher map of {teacher.shape[1]} channels, {student.shape[1]} when it was built")
         size = student.shape[-2:]
-        teacher = teacher.detach()
         if teacher.shape[-2:] != size:
             teacher = F.interpolate(teacher, size, mode="bilinear", align_corners=False)
         if mask is not None:
             mask = F.interpolate(mask[:, None].float(), size, mode="nearest")[:, 0].bool()
-        # A vector shorter than eps counts as short: with torch's own 1e-8 a zero one gets a gradient of 1e8.
+        # With torch's own eps of 1e-8 a zero vector gets a gradient of 1e8.
         return masked_mean(1 - F.cosine_similarity(student.float(), teacher.float(), dim=1, eps=1e-3), mask)

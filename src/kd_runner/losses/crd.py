@@ -16,27 +16,34 @@ Features = Tensor | Sequence[Tensor]
 
 
 class CRD(nn.Module):
-    """Draws the student's embedding of a sample to the teacher's of the same one, away from those of others.
+    """Contrastive loss: pulls student and teacher embeddings of a sample together and pushes other samples away.
 
-    Each net has an embedding (linear and L2, both trained) and a memory bank. The student's embedding is scored against
-    the teacher's bank, the teacher's against the student's; the value is the sum of both sides, each summed over the
-    negatives and averaged over the batch (so it is large; the authors' weight is 0.8). The rows of the batch are then
-    blended into the banks, and with the first batch the normalizers Z are fixed, over all processes alike.
+    With f the L2-normalized linear embedding of either net, m the row of the other net's memory bank, c = K / N and
+    p = exp(f . m / T) / Z, one side is, per sample,
 
-    Banks, Z and the position in the random numbers change only in training mode with gradients on, and are buffers:
-    a resumed run goes on as it would have. Every process does the same updates, with all processes' samples.
+        -log(p_pos / (p_pos + c)) - sum over K negatives of log(c / (p_neg + c))
+
+    The loss is the sum of both sides (student against the teacher's bank, teacher against the student's), averaged
+    over the batch. It is summed over the negatives and so it is large; the authors' weight is 0.8. After each step the
+    new embeddings are averaged into the banks. The normalizers Z are set from the first batch of all processes.
+
+    The banks, Z and the step counter are buffers and change only in training mode with gradients enabled, so a resumed
+    run continues exactly. All processes make the same updates, from the samples of all processes.
 
     Args:
         n_data: number of training samples, labeled and unlabeled: the rows of the bank. None with a queue.
-        queue: length of a queue of the last embeddings in place of the bank, for data sets of a million and more.
-        num_negatives: K, of each sample.
+        queue: length of a FIFO queue of recent embeddings in place of the bank, for data sets of a million and more.
+        num_negatives: K, negatives of each sample.
         dim: length of an embedding.
         temperature: T > 0.
-        momentum: share of the old row when the bank is updated.
-        seed: of the banks' initial rows and of the negatives.
+        momentum: weight of the old row when the bank is updated, in 0..1.
+        seed: seed of the banks' initial rows and of the negatives.
 
     Raises:
-        ValueError: neither or both of n_data and queue, more negatives than rows, a temperature of 0 or below.
+        ValueError: neither or both of n_data and queue; more negatives than rows; a temperature of 0 or below.
+
+    Source:
+        Tian, Krishnan, Isola, "Contrastive Representation Distillation", ICLR 2020, section 3.
     """
 
     z: Tensor
@@ -70,7 +77,7 @@ class CRD(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def build(self, student: Features, teacher: Features, **rest: Tensor) -> None:
-        """Make the embeddings from example features."""
+        """Create the two embedding layers, sized from example features (arguments as for `forward`)."""
         self.embed_s = nn.Linear(global_average(student).shape[1], self.dim)
         self.embed_t = nn.Linear(global_average(teacher).shape[1], self.dim)
 
@@ -82,32 +89,43 @@ class CRD(nn.Module):
         group: Tensor | None = None,
         negatives: Tensor | None = None,
     ) -> Tensor:
-        """Value in nats.
+        """Compute the loss and, in training, update the memory.
 
         Args:
-            student, teacher: maps (B, C, H, W), pooled by their mean, or vectors (B, C); of several levels, joined.
+            student, teacher: maps (B, C, H, W), averaged over H and W, or vectors (B, C); several levels are
+                concatenated.
             index: (B,) int64, the sample's own number, the same in every epoch.
-            group: (B,) int64, below 0 where unknown. Rows of one group are never each other's negatives: classes (the
+            group: (B,) int64, negative where unknown. Rows of one group are never each other's negatives: classes (the
                 authors' choice where there are labels), or scenes, whose neighboring frames are near duplicates. A
-                row's group is known once the sample has been seen. Without, only the sample's own row is left out.
-            negatives: (B, K) int64 rows, in place of those drawn.
+                row's group is known once the sample has been seen. If None, only the sample's own row is excluded.
+            negatives: (B, K) int64 rows to use instead of randomly drawn ones.
+
+        Returns:
+            Scalar in nats.
 
         Raises:
-            ValueError: an index that is no row, or that comes with another group than before; no batch of vectors.
+            ValueError: an index outside of the bank, or with another group than before; not B vectors; `build` was
+                not called.
         """
         if self.embed_s is None or self.embed_t is None:
-            raise ValueError("the embeddings are not there: call build with example features first")
+            raise ValueError("the embedding layers do not exist: call build with example features first")
         with torch.autocast(index.device.type, enabled=False):  # exp(1 / 0.07) overflows float16
-            ours = F.normalize(self.embed_s(global_average(student).float()), dim=1)
-            theirs = F.normalize(self.embed_t(global_average(teacher).detach().float()), dim=1)
-            if len(index) != len(ours) or len(index) != len(theirs):
-                raise ValueError(f"{len(ours)} student and {len(theirs)} teacher vectors, {len(index)} indices")
-            return self._contrast(ours, theirs, index, group, negatives)
+            student_embeddings = F.normalize(self.embed_s(global_average(student).float()), dim=1)
+            teacher_embeddings = F.normalize(self.embed_t(global_average(teacher).detach().float()), dim=1)
+            if len(index) != len(student_embeddings) or len(index) != len(teacher_embeddings):
+                counts = len(student_embeddings), len(teacher_embeddings), len(index)
+                raise ValueError("{} student and {} teacher vectors, {} indices".format(*counts))
+            return self._contrast(student_embeddings, teacher_embeddings, index, group, negatives)
 
     def _contrast(
-        self, ours: Tensor, theirs: Tensor, index: Tensor, group: Tensor | None, negatives: Tensor | None
+        self,
+        student_embeddings: Tensor,
+        teacher_embeddings: Tensor,
+        index: Tensor,
+        group: Tensor | None,
+        negatives: Tensor | None,
     ) -> Tensor:
-        # Not in validation, nor when the loss is built and shown on an example before training.
+        # The memory does not change in validation, nor when the loss is tried on an example before training.
         trains = self.training and torch.is_grad_enabled()
         with torch.no_grad():
             keys = self.memory.keys_of(index, group)
@@ -118,8 +136,11 @@ class CRD(nn.Module):
             if negatives is None:
                 generator = seeded(index.device, self.seed, step, ranks.rank())
                 negatives = draw(*self.memory.ordered(), keys, self.num_negatives, generator)
-            positives = self.memory.positives(index, ours, theirs)
-            sides = [(ours, positives[0], self.memory.teacher), (theirs, positives[1], self.memory.student)]
+            positives = self.memory.positives(index, student_embeddings, teacher_embeddings)
+            sides = [
+                (student_embeddings, positives[0], self.memory.teacher),
+                (teacher_embeddings, positives[1], self.memory.student),
+            ]
             scores = [similarities(anchor, positive, rows, negatives) for anchor, positive, rows in sides]
             z = self._normalizers(scores, everywhere=trains) if step == 0 else self.z
             values = [
@@ -129,24 +150,26 @@ class CRD(nn.Module):
             if trains and len(known):
                 self.z.copy_(z)
                 self.steps += 1
-                new = ranks.gather(torch.cat([ours, theirs], dim=1))
+                new = ranks.gather(torch.cat([student_embeddings, teacher_embeddings], dim=1))
                 self.memory.write(known[:, 0], known[:, 1], *new.split(self.dim, dim=1))
         first, second = (attach(*value, anchor) for value, (anchor, _, _) in zip(values, sides))
         return first + second
 
     def _normalizers(self, scores: list[Tensor], everywhere: bool) -> Tensor:
-        """N times the mean of exp(score / T), for each side: of all processes, where all of them are here."""
+        """N times the mean of exp(score / T) of each side; with `everywhere`, over all processes."""
         means = torch.stack([(score / self.temperature).exp_().mean(1) for score in scores], dim=1)
         return (ranks.gather(means) if everywhere else means).mean(0) * len(self.memory.keys)
 
 
 class ObjectCRD(nn.Module):
-    """CRD of objects: a row of the bank is an annotation, its features are those at the box's center on the BEV map,
-    and the negatives are objects of other classes. A scene pooled as a whole is mostly empty ground, and has no class.
+    """CRD on objects instead of whole samples.
+
+    A row of the bank is an annotation, its feature vector is sampled from the BEV map at the box center, and the
+    negatives are objects of other classes. (A whole scene, averaged, is mostly empty ground and has no class.)
 
     Args:
         crd: the loss, with n_data the number of annotations, or a queue.
-        bev_range: x_min, y_min, x_max, y_max in meters of the maps' outer edges.
+        bev_range: x_min, y_min, x_max, y_max of the maps' outer edges, in meters.
     """
 
     def __init__(self, crd: CRD, bev_range: Sequence[float]):
@@ -154,25 +177,35 @@ class ObjectCRD(nn.Module):
         self.crd, self.bev_range = crd, tuple(bev_range)
 
     def build(self, student: Features, teacher: Features, boxes: Tensor, **rest: Tensor) -> None:
-        """Make the embeddings from example maps."""
+        """Create the embedding layers, sized from example maps (arguments as for `forward`)."""
         centers = boxes[..., :2]
-        ours, theirs = (at_points(maps, centers, self.bev_range).flatten(0, 1) for maps in (student, teacher))
-        self.crd.build(ours, theirs)
+        student_embeddings, teacher_embeddings = (
+            at_points(maps, centers, self.bev_range).flatten(0, 1) for maps in (student, teacher)
+        )
+        self.crd.build(student_embeddings, teacher_embeddings)
 
     def forward(
         self, student: Features, teacher: Features, boxes: Tensor, index: Tensor, label: Tensor, mask: Tensor
     ) -> Tensor:
-        """student, teacher: maps (B, C, X, Y), dim 2 along x, or levels of them; boxes (B, M, 2 or more), x and y
-        first, in meters; index (B, M) int64, the annotation's own number; label (B, M) int64; mask (B, M) bool, False
-        where there is no box. Boxes centerd outside of the range do not count.
+        """Compute the loss over all objects of the batch.
 
-        Returns a scalar in nats, mean over the objects; 0 where there are none.
+        Args:
+            student, teacher: maps (B, C, X, Y), dim 2 along x, or a list of them.
+            boxes: (B, M, 2 or more), x and y first, in meters. Boxes with a center outside of the range are ignored.
+            index: (B, M) int64, the annotation's own number.
+            label: (B, M) int64 class, the group of CRD.
+            mask: (B, M) bool, False for padding.
+
+        Returns:
+            Scalar in nats, mean over the objects; 0 if there are none.
 
         Raises:
-            ValueError: as CRD.
+            ValueError: as for CRD.
         """
         centers = boxes[..., :2].float()
         low, high = centers.new_tensor(self.bev_range[:2]), centers.new_tensor(self.bev_range[2:])
         counts = mask & ((centers >= low) & (centers < high)).all(-1)
-        ours, theirs = (at_points(maps, centers, self.bev_range)[counts] for maps in (student, teacher))
-        return self.crd(ours, theirs, index[counts], group=label[counts])
+        student_embeddings, teacher_embeddings = (
+            at_points(maps, centers, self.bev_range)[counts] for maps in (student, teacher)
+        )
+        return self.crd(student_embeddings, teacher_embeddings, index[counts], group=label[counts])

@@ -1,4 +1,4 @@
-"""Squared distance of feature maps of one shape: a pruned student keeps its teacher's width."""
+"""Squared distance of feature maps of equal shape, as a pruned student has them."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,22 @@ from kd_runner.losses.functional.masked import masked_mean
 
 
 class FeatureMSE(nn.Module):
-    """Mean over levels of the mean over valid locations and channels of (student - teacher)^2.
+    """Mean squared error between student and teacher features, by default relative to the teacher's variance.
 
-    A few channels of a large ViT are hundreds of times as wide as the rest, and grow from block to block: plain MSE
-    sees little but them, and a weight that suits one block suits no other. Normalized, every error is counted in
-    standard deviations of the teacher's channel. That is the share of the teacher's variance left unexplained: 0 for a
-    copy, 1 for a student that knows no more than each channel's mean, whatever the net, block or width.
+        loss = mean over levels of mean over valid locations and channels c of (student - teacher)^2 / var_c(teacher)
+
+    A few channels of a large ViT have values hundreds of times larger than the others, and they grow from block to
+    block: plain MSE is dominated by them, and a weight that suits one block suits no other. Normalized, the value is
+    the fraction of the teacher's variance left unexplained: 0 for a copy, 1 for a student that knows only each
+    channel's mean, whatever the net, block or width.
 
     Args:
-        normalize: divide by the variance of the teacher's channel over the valid locations of the batch. Channels
-            of nearly no variance count with a thousandth of the median one instead.
+        normalize: divide by the variance of the teacher's channel over the valid locations of the batch, bounded below
+            by a thousandth of the median variance.
         channel_dim: 1 for maps (B, C, H, W); -1 for tokens (B, N, C) and token grids (B, H, W, C).
+
+    Raises:
+        ValueError: channel_dim is neither 1 nor -1.
     """
 
     def __init__(self, normalize: bool = True, channel_dim: int = 1):
@@ -29,24 +34,28 @@ class FeatureMSE(nn.Module):
         self.normalize, self.channel_dim = normalize, channel_dim
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
-        """student, teacher: one map a level, of equal shapes; mask bool, of the maps' shape without the channels.
+        """Compute the loss.
 
-        Returns a scalar: in variances of the teacher, or squared units of the maps. Masked locations get a gradient
-        of exactly 0.
+        Args:
+            student, teacher: one map per level, of equal shapes.
+            mask: bool, of the maps' shape without channels; False where a location is ignored (gradient exactly 0).
+
+        Returns:
+            Scalar: fraction of the teacher's variance, or squared units of the maps without `normalize`.
 
         Raises:
             ValueError: numbers of levels, or shapes, differ.
         """
         if len(student) != len(teacher):
             raise ValueError(f"{len(student)} student levels, {len(teacher)} teacher levels")
-        levels = [self._level(at, *maps, mask) for at, maps in enumerate(zip(student, teacher))]
+        levels = [self._level(number, *maps, mask) for number, maps in enumerate(zip(student, teacher))]
         return torch.stack(levels).mean()
 
     def _level(self, number: int, student: Tensor, teacher: Tensor, mask: Tensor | None) -> Tensor:
         if student.shape != teacher.shape:
             raise ValueError(
                 f"level {number}: student {tuple(student.shape)}, teacher {tuple(teacher.shape)}; "
-                "maps of unlike shape can be compared by losses.cosine_features.CosineFeatures"
+                "maps of different shapes can be compared by losses.cosine_features.CosineFeatures"
             )
         student, teacher = (m.float().movedim(self.channel_dim, -1) for m in (student, teacher.detach()))
         error = (student - teacher).square()
@@ -56,7 +65,7 @@ class FeatureMSE(nn.Module):
 
 
 def _variance(maps: Tensor, mask: Tensor | None) -> Tensor:
-    """Of each channel (C,), over the valid locations of maps (..., C); bounded below, see FeatureMSE."""
+    """Variance (C,) of each channel over the valid locations of maps (..., C); bounded below, see FeatureMSE."""
     rows = maps.flatten(0, -2)
     valid = rows.new_ones(len(rows), 1) if mask is None else mask.reshape(-1, 1).to(rows.dtype)
     count = valid.sum().clamp(min=1)

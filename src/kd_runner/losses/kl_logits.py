@@ -1,4 +1,4 @@
-"""Distillation of logits (Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", section 2)."""
+"""Distillation of logits by KL divergence."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,28 +7,41 @@ from kd_runner.losses.functional.masked import masked_mean
 
 
 class KLLogits(nn.Module):
-    """T^2 * KL(teacher || student) of logits softened by T, over the channels, mean over the valid pixels.
+    """KL divergence between teacher and student class distributions, softened by a temperature.
 
-    T^2 keeps the size of the gradient when T changes. One pixel is one distribution: neither the number of pixels
-    nor the number of classes divides or multiplies the value.
+        loss = T^2 * mean over valid pixels of KL(softmax(teacher / T) || softmax(student / T))
+
+    T^2 keeps the size of the gradient when T changes. One pixel is one distribution: the value depends neither on the
+    number of pixels nor on that of classes.
 
     Args:
         temperature: T > 0.
+
+    Raises:
+        ValueError: temperature is not above 0.
+
+    Source:
+        Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2.
     """
 
     def __init__(self, temperature: float = 4.0):
         super().__init__()
         if temperature <= 0:
-            raise ValueError(f"temperature must be above 0, not {temperature}; change kd.temperature")
+            raise ValueError(f"temperature must be above 0, not {temperature}")
         self.temperature = temperature
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
-        """student, teacher (B, C, ...); mask (B, ...) bool, False where a pixel is ignored (gradient exactly 0).
+        """Compute the loss.
 
-        Returns a scalar in nats times T^2.
+        Args:
+            student, teacher: logits (B, C, ...).
+            mask: (B, ...) bool, False where a pixel is ignored (its gradient is exactly 0).
+
+        Returns:
+            Scalar in nats times T^2.
 
         Raises:
-            ValueError: class counts or sizes differ.
+            ValueError: numbers of classes, or sizes, differ.
         """
         if student.shape[1] != teacher.shape[1]:
             raise ValueError(f"class-count mismatch: student has {student.shape[1]}, teacher {teacher.shape[1]}")

@@ -1,6 +1,4 @@
-"""The teacher's boxes as further labels (label distillation of SparseKD: Yang et al. 2022, "Towards Efficient 3D Object
-Detection with Knowledge Distillation", NeurIPS).
-"""
+"""Label distillation: confident teacher boxes as additional labels of a detection loss."""
 
 from typing import Any
 
@@ -18,55 +16,70 @@ def with_teacher_boxes(
     threshold: float = 0.6,
     radius: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Ground truth, then the teacher's boxes: (B, M + P, D) boxes, (B, M + P) labels and mask.
+    """Append the teacher's boxes to the ground truth.
 
-    A teacher's box counts if its score is above `threshold`, and if no true box and no surer one of the teacher's, of
-    the same class, is centerd within `radius` of it on the ground: that would be the same object twice.
+    A teacher box is used if its score is above `threshold` and no true box, and no teacher box of higher score, of the
+    same class has its center within `radius` on the ground plane: that would be the same object twice.
 
     Args:
-        gt_boxes: (B, M, D), x and y first; gt_labels (B, M) int64; gt_mask (B, M) bool, False where there is none.
-        boxes: (B, P, D) in the same convention; scores (B, P), labels (B, P) int64.
-        threshold: score from which the authors take a box for a label.
+        gt_boxes: (B, M, D), x and y first, in meters.
+        gt_labels: (B, M) int64.
+        gt_mask: (B, M) bool, False for padding.
+        boxes: teacher boxes (B, P, D) in the same convention.
+        scores: (B, P) in 0..1.
+        labels: (B, P) int64.
+        threshold: lowest score.
         radius: meters.
 
+    Returns:
+        Boxes (B, M + P, D), labels (B, M + P), mask (B, M + P).
+
     Raises:
-        ValueError: boxes of unlike length.
+        ValueError: lengths of the boxes differ.
     """
     if gt_boxes.shape[-1] != boxes.shape[-1]:
-        raise ValueError(f"true boxes have {gt_boxes.shape[-1]} numbers, the teacher's {boxes.shape[-1]}")
+        raise ValueError(f"gt_boxes has {gt_boxes.shape[-1]} numbers per box, the teacher's boxes {boxes.shape[-1]}")
     boxes, scores, labels = (tensor.detach() for tensor in (boxes, scores, labels))
-    sure = scores > threshold
+    confident = scores > threshold
     order = torch.arange(boxes.shape[1], device=boxes.device)
-    surer = (scores[:, None] > scores[..., None]) | ((scores[:, None] == scores[..., None]) & (order < order[:, None]))
+    outranked = (scores[:, None] > scores[..., None]) | (
+        (scores[:, None] == scores[..., None]) & (order < order[:, None])
+    )
     true = _same_object(boxes, labels, gt_boxes, gt_labels, radius) & gt_mask[:, None]
-    again = _same_object(boxes, labels, boxes, labels, radius) & surer
-    counts = sure & ~true.any(2) & ~again.any(2)
+    duplicate = _same_object(boxes, labels, boxes, labels, radius) & outranked
+    used = confident & ~true.any(2) & ~duplicate.any(2)
     return (
         torch.cat([gt_boxes, boxes.to(gt_boxes.dtype)], dim=1),
         torch.cat([gt_labels, labels.to(gt_labels.dtype)], dim=1),
-        torch.cat([gt_mask, counts], dim=1),
+        torch.cat([gt_mask, used], dim=1),
     )
 
 
 def _same_object(boxes: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor, radius: float) -> Tensor:
-    """(B, P, M): one class, and centers within the radius."""
+    """Whether two boxes have the same class and centers within the radius: (B, P, M) bool."""
     distance = torch.linalg.vector_norm(boxes[:, :, None, :2] - others[:, None, :, :2], dim=-1)
     return (labels[:, :, None] == other_labels[:, None]) & (distance <= radius)
 
 
 class LabelDistillation(nn.Module):
-    """A detection loss on the true and the teacher's boxes, in place of the same loss on the true ones alone.
+    """A detection loss on ground truth plus teacher boxes; it replaces the same loss on ground truth alone.
 
     Args:
-        loss: takes gt_boxes, gt_labels, gt_mask and the student's outputs.
-        threshold: score above which a teacher's box is a label.
-        radius: meters within which a box of the same class is the same object.
+        loss: module called with gt_boxes, gt_labels, gt_mask and the student's outputs.
+        threshold: lowest score of a teacher box, 0..1.
+        radius: boxes of the same class within this distance are the same object; meters.
+
+    Raises:
+        ValueError: threshold is outside of 0..1.
+
+    Source:
+        Yang et al., "Towards Efficient 3D Object Detection with Knowledge Distillation" (SparseKD), NeurIPS 2022.
     """
 
     def __init__(self, loss: nn.Module, threshold: float = 0.6, radius: float = 1.0):
         super().__init__()
         if not 0 <= threshold < 1:
-            raise ValueError(f"threshold={threshold} is no score: 0 <= threshold < 1")
+            raise ValueError(f"threshold={threshold}: must be a score, 0 <= threshold < 1")
         self.loss, self.threshold, self.radius = loss, threshold, radius
 
     def forward(
@@ -79,7 +92,15 @@ class LabelDistillation(nn.Module):
         teacher_labels: Tensor,
         **outputs: Any,
     ) -> Tensor:
-        """As `with_teacher_boxes` describes them; `outputs` go to the loss as they are. Returns the loss's value."""
+        """Compute the wrapped loss.
+
+        Args:
+            gt_boxes, gt_labels, gt_mask, teacher_boxes, teacher_scores, teacher_labels: see `with_teacher_boxes`.
+            outputs: passed to the loss unchanged.
+
+        Returns:
+            The value of the wrapped loss.
+        """
         truth = gt_boxes, gt_labels, gt_mask
         teacher = teacher_boxes, teacher_scores, teacher_labels
         boxes, labels, mask = with_teacher_boxes(*truth, *teacher, threshold=self.threshold, radius=self.radius)

@@ -1,14 +1,16 @@
-"""Cross entropy on labels, for any dense or plain classification."""
+"""Cross entropy on labels, for dense prediction or plain classification."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class CrossEntropy(nn.Module):
-    """Mean over the pixels whose label is not `ignore_index`; 0 where there is none.
+    """Mean cross entropy over the pixels whose label is not `ignore_index`; 0 if there is none.
+
+        loss = mean over labeled pixels of -log softmax(logits)[target]
 
     Args:
-        ignore_index: label that is left out, with exactly zero gradient (VOC: 255).
+        ignore_index: label that is left out, with a gradient of exactly 0 (VOC: 255).
     """
 
     def __init__(self, ignore_index: int = 255):
@@ -16,7 +18,14 @@ class CrossEntropy(nn.Module):
         self.ignore_index = ignore_index
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """logits (B, C, ...), target (B, ...) int64. Returns a scalar in nats.
+        """Compute the loss.
+
+        Args:
+            logits: (B, C, ...).
+            target: (B, ...) int64.
+
+        Returns:
+            Scalar in nats.
 
         Raises:
             ValueError: the target's size is not that of the logits.

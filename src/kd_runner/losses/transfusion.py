@@ -1,4 +1,4 @@
-"""The set loss of TransFusion's lidar head (Bai et al., CVPR 2022, arXiv 2203.11496, section 3.5)."""
+"""The set prediction loss of TransFusion's LiDAR head."""
 
 from collections.abc import Sequence
 
@@ -10,26 +10,34 @@ from torchvision.ops import sigmoid_focal_loss
 
 from kd_runner.geometry.rotated_iou import rotated_iou_3d
 from kd_runner.geometry.transfusion_coder import BoxCoder
-from kd_runner.losses.functional.gaussian_focal import centre_heatmap, gaussian_focal, gaussian_radius
+from kd_runner.losses.functional.gaussian_focal import center_heatmap, gaussian_focal, gaussian_radius
 
 ALPHA, GAMMA = 0.25, 2.0
 
 
 class TransFusionLoss(nn.Module):
-    """`heatmap_weight * H + mean over decoder layers of (class_weight * C + box_weight * R)`.
+    """Heat map loss plus classification and box losses of Hungarian-matched proposals.
 
-    H: Gaussian focal loss of the heat map, divided by the number of objects' cells. C: focal loss of the class logits
-    of all proposals, R: L1 distance of the codes of matched ones; both are sums divided by the number of matches in the
-    batch, at least 1. Matches are those of the Hungarian algorithm, for each sample and decoder layer. The public loss
-    is the same for one layer. Objects whose center lies off the map do not count; a sample may have none.
+        loss = heatmap_weight * H + mean over decoder layers of (class_weight * C + box_weight * R)
+
+    H: Gaussian focal loss of the heat map, divided by the number of object cells. C: focal loss of the class logits of
+    all proposals. R: L1 distance of the box codes of matched proposals. C and R are sums divided by the number of
+    matches in the batch (at least 1). Matching is per sample and decoder layer. The public loss is the same for one
+    layer. Objects with a center outside of the map are ignored; a sample may have none.
 
     Args:
         voxel_size, point_cloud_range: of the net's voxels, in meters.
         out_size_factor: voxels along a cell of the map.
         min_overlap, min_radius: of the bumps on the heat map, see `gaussian_radius`; cells.
         code_weights: of the ten numbers of a code.
-        match_class, match_centre, match_iou: weights of the matching cost: focal difference, L1 of x, y in ranges,
+        match_class, match_center, match_iou: weights of the matching cost: focal difference, L1 of x, y in ranges,
             minus 3-D IoU.
+
+    Raises:
+        ValueError: code_weights has not ten entries.
+
+    Source:
+        Bai et al., "TransFusion", CVPR 2022, arXiv 2203.11496, section 3.5.
     """
 
     code_weights: Tensor
@@ -47,7 +55,7 @@ class TransFusionLoss(nn.Module):
         min_overlap: float = 0.1,
         min_radius: int = 2,
         match_class: float = 0.15,
-        match_centre: float = 0.25,
+        match_center: float = 0.25,
         match_iou: float = 0.25,
     ):
         super().__init__()
@@ -58,7 +66,7 @@ class TransFusionLoss(nn.Module):
         self.map_shape = tuple(round(span / cell) for span, cell in zip(spans, self.coder.cell))
         self.heatmap_weight, self.class_weight, self.box_weight = heatmap_weight, class_weight, box_weight
         self.min_overlap, self.min_radius = min_overlap, min_radius
-        self.match_class, self.match_centre, self.match_iou = match_class, match_centre, match_iou
+        self.match_class, self.match_center, self.match_iou = match_class, match_center, match_iou
         self.register_buffer("code_weights", torch.tensor(code_weights, dtype=torch.float32), persistent=False)
 
     def forward(
@@ -71,8 +79,14 @@ class TransFusionLoss(nn.Module):
         gt_mask: Tensor,
         labeled: Tensor | None = None,
     ) -> Tensor:
-        """The weighted sum of `parts`, which says what the arguments are; of the samples that `labeled` (B,), bool,
-        names, where it is given, and 0 without any.
+        """Compute the weighted sum of `parts`.
+
+        Args:
+            heatmap, codes, cls_logits, gt_boxes, gt_labels, gt_mask: see `parts`.
+            labeled: (B,) bool; samples where it is False are ignored. None: all are used.
+
+        Returns:
+            Scalar; 0 if no sample is labeled.
         """
         if labeled is not None and not labeled.all():
             if not labeled.any():
@@ -86,23 +100,28 @@ class TransFusionLoss(nn.Module):
     def parts(
         self, heatmap: Tensor, codes: Tensor, cls_logits: Tensor, gt_boxes: Tensor, gt_labels: Tensor, gt_mask: Tensor
     ) -> dict[str, Tensor]:
-        """The scalars `heatmap`, `class`, `box`, before their weights.
+        """Compute the three parts of the loss, unweighted.
 
         Args:
-            heatmap: logits (B, classes, X, Y), dimension 2 along x. codes: (layers, B, P, 10) as `BoxCoder`.
+            heatmap: logits (B, classes, X, Y), dim 2 along x.
+            codes: (layers, B, P, 10), see `BoxCoder`.
             cls_logits: (layers, B, P, classes).
-            gt_boxes: (B, M, 9): x, y, z of the gravity center, dx, dy, dz, yaw, vx, vy. gt_labels: (B, M), int64.
-                gt_mask: (B, M), bool, False for padding.
+            gt_boxes: (B, M, 9): x, y, z, l, w, h, yaw, vx, vy.
+            gt_labels: (B, M) int64.
+            gt_mask: (B, M) bool, False for padding.
+
+        Returns:
+            Scalars `heatmap`, `class`, `box`.
 
         Raises:
-            ValueError: the map has another size than the range says, or a label is no class.
+            ValueError: the heat map's size is not that of the range, or a label is out of range.
         """
         if heatmap.shape[2:] != self.map_shape:
             raise ValueError(
                 f"the heat map has {tuple(heatmap.shape[2:])} cells, point_cloud_range, voxel_size and "
                 f"out_size_factor of the loss give {self.map_shape}"
             )
-        # Padding is made a harmless box: its logarithms must not be infinite.
+        # Padding becomes a box of ones: the logarithms of its sizes must be finite.
         gt_boxes = torch.where(gt_mask[..., None], gt_boxes, torch.ones_like(gt_boxes)).float()
         targets = self.coder.encode(gt_boxes)
         cells = targets[..., :2].floor().long()
@@ -118,7 +137,7 @@ class TransFusionLoss(nn.Module):
             for code, logits in zip(codes.float(), cls_logits.float(), strict=True)
         ]
         return {
-            "heatmap": gaussian_focal(heatmap, centre_heatmap(cells, radius, gt_labels, mask, (classes, x, y))),
+            "heatmap": gaussian_focal(heatmap, center_heatmap(cells, radius, gt_labels, mask, (classes, x, y))),
             "class": torch.stack([layer[0] for layer in layers]).mean(),
             "box": torch.stack([layer[1] for layer in layers]).mean(),
         }
@@ -126,21 +145,27 @@ class TransFusionLoss(nn.Module):
     def _layer(
         self, codes: Tensor, logits: Tensor, targets: Tensor, gt_boxes: Tensor, gt_labels: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        sample, proposal, thing = self.match(codes, logits, gt_boxes, gt_labels, mask)
+        sample, proposal, target = self.match(codes, logits, gt_boxes, gt_labels, mask)
         count = max(len(sample), 1)
         truth = torch.zeros_like(logits)
-        truth[sample, proposal, gt_labels[sample, thing]] = 1
+        truth[sample, proposal, gt_labels[sample, target]] = 1
         classes = sigmoid_focal_loss(logits, truth, ALPHA, GAMMA, reduction="sum") / count
-        distance = F.l1_loss(codes[sample, proposal], targets[sample, thing], reduction="none") * self.code_weights
+        distance = F.l1_loss(codes[sample, proposal], targets[sample, target], reduction="none") * self.code_weights
         return classes, distance.sum() / count
 
     @torch.no_grad()
     def match(
         self, codes: Tensor, logits: Tensor, gt_boxes: Tensor, gt_labels: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Which proposal stands for which object: rows (sample, proposal, object), three vectors of int64.
+        """Match proposals to objects with the Hungarian algorithm; of more objects than proposals, P are matched.
 
-        codes (B, P, 10), logits (B, P, classes), the objects as in `parts`. Of more objects than proposals, P match.
+        Args:
+            codes: (B, P, 10).
+            logits: (B, P, classes).
+            gt_boxes, gt_labels, mask: objects as in `parts`.
+
+        Returns:
+            Sample, proposal and object numbers of the pairs: three int64 vectors.
         """
         boxes = self.coder.decode(codes)
         p = logits.sigmoid()
@@ -148,14 +173,14 @@ class TransFusionLoss(nn.Module):
         labels = gt_labels.clamp(0, logits.shape[-1] - 1)
         cost = self.match_class * gain.gather(2, labels[:, None].expand(-1, p.shape[1], -1))
         span = boxes.new_tensor(self.coder.cell) * boxes.new_tensor(self.map_shape)
-        cost = cost + self.match_centre * torch.cdist(boxes[..., :2] / span, gt_boxes[..., :2] / span, p=1)
+        cost = cost + self.match_center * torch.cdist(boxes[..., :2] / span, gt_boxes[..., :2] / span, p=1)
         cost = cost - self.match_iou * rotated_iou_3d(boxes, gt_boxes)
-        # A net that diverges shall show it in its loss, and not as an exception in here.
+        # A diverged net gives a non-finite loss, not an exception in the matching.
         cost = cost.nan_to_num(nan=1e4, posinf=1e4, neginf=-1e4).cpu()
         rows: list[tuple[Tensor, Tensor, Tensor]] = []
         for number, (table, valid) in enumerate(zip(cost, mask.cpu())):
-            things = valid.nonzero()[:, 0]
-            proposal, column = (torch.from_numpy(side) for side in linear_sum_assignment(table[:, things].numpy()))
-            rows.append((torch.full_like(proposal, number), proposal, things[column]))
-        sample, proposal, thing = (torch.cat(parts).to(codes.device) for parts in zip(*rows))
-        return sample, proposal, thing
+            objects = valid.nonzero()[:, 0]
+            proposal, column = (torch.from_numpy(side) for side in linear_sum_assignment(table[:, objects].numpy()))
+            rows.append((torch.full_like(proposal, number), proposal, objects[column]))
+        sample, proposal, target = (torch.cat(parts).to(codes.device) for parts in zip(*rows))
+        return sample, proposal, target

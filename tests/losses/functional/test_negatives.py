@@ -48,12 +48,12 @@ def test_order_follows_keys_that_are_loaded() -> None:
     memory.ordered(), other.ordered()
     other.learn(torch.arange(20), torch.arange(20) % 4)
     memory.load_state_dict(other.state_dict())
-    assert all(torch.equal(mine, theirs) for mine, theirs in zip(memory.ordered(), other.ordered()))
+    assert all(torch.equal(mine, expected) for mine, expected in zip(memory.ordered(), other.ordered()))
 
 
 def test_draws_depend_on_their_numbers_alone() -> None:
     keys = bank().keys_of(torch.arange(4), None)
-    one, two, three = (draw(*bank().ordered(), keys, 50, seeded(CPU, *at)) for at in ((1, 2), (1, 2), (1, 3)))
+    one, two, three = (draw(*bank().ordered(), keys, 50, seeded(CPU, *i)) for i in ((1, 2), (1, 2), (1, 3)))
     assert torch.equal(one, two) and not torch.equal(one, three)
 
 

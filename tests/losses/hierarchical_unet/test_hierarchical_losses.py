@@ -82,13 +82,13 @@ def test_rois_without_labels_have_no_say(name: str) -> None:
 
 def brute_balanced(logits: Tensor, target: Tensor, weight: Tensor) -> float:
     log_p = logits.double().log_softmax(1)
-    total, share = 0.0, 0.0
+    total, norm = 0.0, 0.0
     for r, i, j in np.ndindex(*target.shape):
         label = int(target[r, i, j])
         if label >= 0:
             total -= float(weight[label] * log_p[r, label, i, j])
-            share += float(weight[label])
-    return total / share
+            norm += float(weight[label])
+    return total / norm
 
 
 def test_first_branch_balances_background_and_foreground() -> None:
@@ -145,10 +145,10 @@ def test_pixels_where_classes_meet_count_twice() -> None:
 @pytest.mark.parametrize("radius", [1, 2])
 def test_edges_are_where_a_window_holds_both(radius: int) -> None:
     mask = (torch.rand(1, 1, 12, 11, generator=torch.Generator().manual_seed(0)) > 0.9).float()
-    found = boundary(mask, radius)[0, 0]
+    result = boundary(mask, radius)[0, 0]
     for i, j in np.ndindex(12, 11):
         window = mask[0, 0, max(0, i - radius) : i + radius + 1, max(0, j - radius) : j + radius + 1]
-        assert bool(found[i, j]) == (0 < window.mean() < 1)
+        assert bool(result[i, j]) == (0 < window.mean() < 1)
 
 
 def test_contour_takes_logits_and_widens_with_the_resolution() -> None:
@@ -167,13 +167,13 @@ def test_contour_takes_logits_and_widens_with_the_resolution() -> None:
 def test_distance_is_the_euclidean_one() -> None:
     mask = torch.zeros(12, 10, dtype=torch.bool)
     mask[3:9, 2:8] = mask[1, 9] = True
-    found = edge_distance(mask[None], width=3.0)[0]
+    result = edge_distance(mask[None], width=3.0)[0]
     cells = list(np.ndindex(12, 10))
     for i, j in cells:
         nearest = min(math.hypot(i - k, j - m) for k, m in cells if mask[k, m] != mask[i, j])
         signed = (nearest - 0.5) * (1 if mask[i, j] else -1)
-        assert found[i, j].item() == pytest.approx(min(1, max(0, 0.5 + signed / 6)), abs=1e-6)
-    assert ((found > 0.5) == mask).all()
+        assert result[i, j].item() == pytest.approx(min(1, max(0, 0.5 + signed / 6)), abs=1e-6)
+    assert ((result > 0.5) == mask).all()
     assert edge_distance(torch.ones(1, 3, 3, dtype=torch.bool), 3.0).unique().tolist() == [1.0]
 
 
@@ -197,5 +197,5 @@ def test_consistency_is_none_where_both_say_the_same() -> None:
 
 
 def test_masks_of_another_size_are_named() -> None:
-    with pytest.raises(ValueError, match=r"net\.mask_size"):
+    with pytest.raises(ValueError, match="the net's mask_size"):
         TargetDice()(torch.zeros(3, 3, 4, 4), truth(), MASK)

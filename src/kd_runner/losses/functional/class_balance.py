@@ -1,19 +1,20 @@
-"""Class weights that follow the class frequencies of the batches."""
+"""Class weights from a running mean of the class frequencies."""
 
 import torch
 from torch import Tensor, nn
 
 
 class ClassBalance(nn.Module):
-    """Running mean of each class's inverse frequency, total / (classes * count), limited to `low..high`.
+    """Running mean of each class's inverse frequency, total / (classes * count), clamped to `low..high`.
 
-    The weights are buffers: they are saved, and with DDP the first process's go to all at every step.
+    The weights are buffers: they are part of checkpoints; with DDP those of the first process are broadcast at every
+    step.
 
     Args:
-        num_classes: classes.
-        factors: one more factor a class, after the limits; None for none.
-        momentum: share of the old weights in the new ones; they start at 1.
-        low, high: limits.
+        num_classes: number of classes C.
+        factors: additional factor per class, applied after clamping; None for 1.
+        momentum: weight of the old value in the running mean, in 0..1; the mean starts at 1.
+        low, high: limits of the weights.
     """
 
     weight: Tensor
@@ -34,14 +35,22 @@ class ClassBalance(nn.Module):
 
     @torch.no_grad()
     def forward(self, target: Tensor, ignore_index: int) -> Tensor:
-        """Weights (num_classes,), after a look at `target` (any shape, int64) in training."""
+        """Update the running mean (in training) and return the weights.
+
+        Args:
+            target: labels of any shape, int64.
+            ignore_index: label that is not counted.
+
+        Returns:
+            (C,) weights.
+        """
         if self.training:
             classes = torch.arange(len(self.weight), device=target.device)
             # Not bincount, which has no deterministic form on a GPU.
             counts = torch.stack([(target == c).sum() for c in classes])
             total = (target != ignore_index).sum()
-            # A batch without a class says nothing about the frequency of that class but that it is rare.
-            now = (total / (len(counts) * counts.clamp(min=1))).clamp(self.low, self.high)
+            # A class that a batch lacks is counted once.
+            current = (total / (len(counts) * counts.clamp(min=1))).clamp(self.low, self.high)
             # Not in place: autograd may still hold the weights of this step's other call.
-            self.weight = self.momentum * self.weight + (1 - self.momentum) * now
+            self.weight = self.momentum * self.weight + (1 - self.momentum) * current
         return self.weight * self.factors

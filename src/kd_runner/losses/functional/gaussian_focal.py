@@ -1,13 +1,21 @@
-"""Penalty-reduced focal loss on heat maps of centers, and the maps themselves (Law and Deng, CornerNet, ECCV 2018)."""
+"""Penalty-reduced focal loss on center heat maps, and its targets (Law and Deng, "CornerNet", ECCV 2018)."""
 
 import torch
 from torch import Tensor
 
 
 def gaussian_focal(logits: Tensor, target: Tensor) -> Tensor:
-    """Focal loss (CornerNet, equation 1; alpha 2, beta 4), summed and divided by the number of cells where target is 1.
+    """Gaussian focal loss (CornerNet, equation 1; alpha 2, beta 4), divided by the number of cells with target 1.
 
-    logits, target: any one shape, the target in 0..1. Probabilities are clamped to 1e-4..1-1e-4. A divisor of 0 is 1.
+        loss = -1/N sum of (1 - p)^2 log p                where target = 1
+                           (1 - target)^4 p^2 log(1 - p)  elsewhere
+
+    Args:
+        logits: any shape; probabilities p are clamped to 1e-4..1-1e-4.
+        target: same shape, 0..1.
+
+    Returns:
+        Scalar; N is at least 1.
     """
     p = logits.float().sigmoid().clamp(1e-4, 1 - 1e-4)
     center = target == 1
@@ -16,10 +24,17 @@ def gaussian_focal(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def gaussian_radius(length: Tensor, width: Tensor, min_overlap: float) -> Tensor:
-    """Radius in cells around a center of a box, sides in cells, of any one shape.
+    """Radius of the Gaussian of a box, so that boxes shifted by it still overlap.
 
-    The smallest of CornerNet's three cases, with CenterNet's roots (divided by 2 and not by 2a): these are what public
-    3-D detectors were trained with.
+    The smallest of CornerNet's three cases, with CenterNet's roots (divided by 2 and not by 2a), as public 3-D
+    detectors are trained with.
+
+    Args:
+        length, width: sides in cells, any shape.
+        min_overlap: lowest IoU with the box.
+
+    Returns:
+        Radius in cells, same shape.
     """
     total, area = length + width, length * width
     touching = total**2 - 4 * area * (1 - min_overlap) / (1 + min_overlap)
@@ -31,11 +46,18 @@ def gaussian_radius(length: Tensor, width: Tensor, min_overlap: float) -> Tensor
     return torch.stack(roots).amin(0)
 
 
-def centre_heatmap(cells: Tensor, radius: Tensor, labels: Tensor, mask: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Targets (B, classes, X, Y): a Gaussian bump on each object's cell, the higher one where two of a class overlap.
+def center_heatmap(cells: Tensor, radius: Tensor, labels: Tensor, mask: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Heat map targets: a Gaussian on each object's cell, the maximum where two of a class overlap.
 
-    cells (B, M, 2): x, y of the center's cell, inside the map where `mask` (B, M); radius (B, M), whole cells; labels
-    (B, M). A bump has sigma (2 radius + 1) / 6 and ends at the radius. shape: classes, X, Y.
+    Args:
+        cells: (B, M, 2) int64, x and y of the center's cell, inside the map where `mask` is True.
+        radius: (B, M) int64 cells; sigma is (2 radius + 1) / 6, and the Gaussian is cut off at the radius.
+        labels: (B, M) int64.
+        mask: (B, M) bool, False for padding.
+        shape: classes, X, Y.
+
+    Returns:
+        (B, classes, X, Y) float in 0..1.
     """
     heat = torch.zeros(len(cells), *shape, device=cells.device)
     sample, _ = mask.nonzero(as_tuple=True)
@@ -51,5 +73,5 @@ def centre_heatmap(cells: Tensor, radius: Tensor, labels: Tensor, mask: Tensor, 
     x, y = cells[:, 0, None, None] + step[:, None], cells[:, 1, None, None] + step
     inside = (x >= 0) & (x < shape[1]) & (y >= 0) & (y < shape[2])
     inside = inside & (torch.maximum(step[:, None].abs(), step.abs()) <= radius[:, None, None])
-    place = (((sample * shape[0] + labels)[:, None, None] * shape[1]) + x) * shape[2] + y
-    return heat.flatten().scatter_reduce(0, place[inside], bump[inside], "amax").view_as(heat)
+    cell = (((sample * shape[0] + labels)[:, None, None] * shape[1]) + x) * shape[2] + y
+    return heat.flatten().scatter_reduce(0, cell[inside], bump[inside], "amax").view_as(heat)

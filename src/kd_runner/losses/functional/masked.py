@@ -1,12 +1,17 @@
-"""Mean over the places that count."""
+"""Masked mean."""
 
 from torch import Tensor
 
 
 def masked_mean(value: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of `value` (any shape) where `mask` (same shape, bool) is True; all of it without a mask; 0 where none is.
+    """Mean of `value` where `mask` is True.
 
-    Masked places get a gradient of exactly 0.
+    Args:
+        value: any shape.
+        mask: bool of the same shape; masked elements get a gradient of exactly 0. None: the mean of all.
+
+    Returns:
+        Scalar; 0 if the mask is False everywhere.
 
     Raises:
         ValueError: the mask has another shape.

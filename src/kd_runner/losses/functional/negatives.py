@@ -1,19 +1,28 @@
-"""Which rows an anchor is compared with."""
+"""Random negatives of a contrastive loss."""
 
 import torch
 from torch import Tensor
 
 
 def seeded(device: torch.device, *numbers: int) -> torch.Generator:
-    """A generator that is a function of the numbers alone: nothing of it has to be saved."""
+    """A random generator seeded by the numbers alone, so that it needs no checkpointing."""
     return torch.Generator(device).manual_seed(hash(numbers) % 2**63)
 
 
 def draw(ordered: Tensor, order: Tensor, keys: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`count` rows for each of `keys` (B,), uniform among the rows of any other key, with replacement: (B, count).
+    """Draw rows of other keys, uniformly and with replacement.
 
-    ordered (N,), order (N,): the rows' keys in rising order, and the rows in that order (`torch.sort`). So rows of
-    one key lie side by side, and one jump leaves them out: no draw has to be rejected.
+    In sorted order the rows of one key are adjacent, so skipping one interval excludes them without rejection.
+
+    Args:
+        ordered: (N,) keys of all rows in ascending order.
+        order: (N,) int64, the rows in that order (as `torch.sort` returns them).
+        keys: (B,) keys of the anchors.
+        count: number of rows per anchor.
+        generator: on the device of `keys`.
+
+    Returns:
+        (B, count) int64 rows.
 
     Raises:
         ValueError: all rows have the same key.
@@ -23,6 +32,6 @@ def draw(ordered: Tensor, order: Tensor, keys: Tensor, count: int, generator: to
     first = torch.searchsorted(ordered, keys)
     inside = torch.searchsorted(ordered, keys, right=True) - first
     shape = len(keys), count
-    place = torch.randint(2**62, shape, generator=generator, device=keys.device) % (len(order) - inside)[:, None]
-    place += (place >= first[:, None]) * inside[:, None]
-    return order[place]
+    position = torch.randint(2**62, shape, generator=generator, device=keys.device) % (len(order) - inside)[:, None]
+    position += (position >= first[:, None]) * inside[:, None]
+    return order[position]

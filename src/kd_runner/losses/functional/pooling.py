@@ -1,4 +1,4 @@
-"""Vectors from feature maps."""
+"""Feature vectors from feature maps."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,21 @@ from torch import Tensor
 
 
 def levels(features: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """A list of maps, also for a single one."""
     return [features] if isinstance(features, Tensor) else list(features)
 
 
 def global_average(features: Tensor | Sequence[Tensor]) -> Tensor:
-    """Maps (B, C, H, W), or vectors (B, C), of one or more levels to vectors (B, sum of C).
+    """Average maps over H and W and concatenate the levels.
+
+    Args:
+        features: maps (B, C, H, W) or vectors (B, C); one or several levels.
+
+    Returns:
+        (B, sum of C).
 
     Raises:
-        ValueError: a tensor of another rank.
+        ValueError: a tensor that is neither.
     """
     for level in levels(features):
         if level.ndim not in (2, 4):
@@ -23,29 +30,33 @@ def global_average(features: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 def at_points(features: Tensor | Sequence[Tensor], points: Tensor, bev_range: Sequence[float]) -> Tensor:
-    """Bilinear samples (B, M, sum of C) of maps (B, C, X, Y), dim 2 along x and dim 3 along y, at points (B, M, 2) in
-    meters. Beyond the outermost cell centers the border value.
+    """Sample BEV maps bilinearly at points; beyond the outermost cell centers the border value.
 
     Args:
-        bev_range: x_min, y_min, x_max, y_max of the maps' outer edges.
+        features: maps (B, C, X, Y), dim 2 along x and dim 3 along y; one or several levels.
+        points: (B, M, 2), x and y in meters.
+        bev_range: x_min, y_min, x_max, y_max of the maps' outer edges, in meters.
+
+    Returns:
+        (B, M, sum of C).
     """
     low, high = points.new_tensor(bev_range[:2]), points.new_tensor(bev_range[2:])
     return torch.cat([_bilinear(level, (points - low) / (high - low)) for level in levels(features)], dim=2)
 
 
-def _bilinear(level: Tensor, place: Tensor) -> Tensor:
-    """Not grid_sample, whose gradient on a GPU is not deterministic."""
+def _bilinear(level: Tensor, position: Tensor) -> Tensor:
+    """Bilinear samples at positions in 0..1. Not grid_sample: its gradient on a GPU is not deterministic."""
     if level.ndim != 4:
         raise ValueError(f"maps (B, C, X, Y) needed, not {tuple(level.shape)}")
-    channels, sizes = level.shape[1], place.new_tensor(level.shape[2:])
-    cell = (place * sizes - 0.5).clamp(min=0).minimum(sizes - 1)
+    channels, sizes = level.shape[1], position.new_tensor(level.shape[2:])
+    cell = (position * sizes - 0.5).clamp(min=0).minimum(sizes - 1)
     low = cell.floor()
     high, part = (low + 1).minimum(sizes - 1), cell - low
     flat = level.flatten(2)
-    total = level.new_zeros(len(level), channels, place.shape[1])
+    total = level.new_zeros(len(level), channels, position.shape[1])
     for x, along_x in ((low, 1 - part), (high, part)):
         for y, along_y in ((low, 1 - part), (high, part)):
-            at = (x[..., 0] * sizes[1] + y[..., 1]).long()
-            corner = flat.gather(2, at[:, None].expand(-1, channels, -1))
+            cell_index = (x[..., 0] * sizes[1] + y[..., 1]).long()
+            corner = flat.gather(2, cell_index[:, None].expand(-1, channels, -1))
             total = total + corner * (along_x[..., 0] * along_y[..., 1])[:, None]
     return total.transpose(1, 2)

@@ -1,4 +1,4 @@
-"""What the processes of a distributed run tell each other."""
+"""Communication between the processes of a distributed run."""
 
 import torch
 import torch.distributed as dist
@@ -6,11 +6,12 @@ from torch import Tensor
 
 
 def rank() -> int:
+    """Number of this process, 0 without torch.distributed."""
     return dist.get_rank() if _several() else 0
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """Rows of all ranks, in the order of the ranks; their numbers of rows may differ. Carries no gradient."""
+    """Concatenate the rows of all ranks, in rank order; numbers of rows may differ. Without gradient."""
     if not _several():
         return tensor
     count = torch.tensor([len(tensor)], device=tensor.device)

@@ -1,4 +1,4 @@
-"""ROIs in one row: outputs (R, ...) beside labels (B, N, ...) of a batch padded to N ROIs an image."""
+"""Matching of ROI outputs (R, ...) to labels (B, N, ...) of a batch that is padded to N ROIs per image."""
 
 from torch import Tensor
 
@@ -6,10 +6,14 @@ VOID = 255
 
 
 def valid(output: Tensor, roi_mask: Tensor) -> Tensor:
-    """Rows of ROIs that count, image by image.
+    """Drop the outputs of padding ROIs.
 
-    output: (R, ...) with R = B * N, or R the number of those that count: then it is as it should be.
-    roi_mask: (B, N) bool.
+    Args:
+        output: (R, ...), where R is B * N, or the number of valid ROIs: then it is returned unchanged.
+        roi_mask: (B, N) bool, False for padding.
+
+    Returns:
+        (number of valid ROIs, ...).
 
     Raises:
         ValueError: another number of rows.
@@ -23,16 +27,24 @@ def valid(output: Tensor, roi_mask: Tensor) -> Tensor:
 
 
 def labels(logits: Tensor, target: Tensor, roi_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (L, C, h, w) and labels (L, h, w) of the ROIs that count and have a label anywhere; L may be 0.
+    """Select the ROIs that are valid and have at least one labeled pixel.
+
+    Args:
+        logits: (R, C, h, w), see `valid`.
+        target: (B, N, h, w) int64, 255 for void.
+        roi_mask: (B, N) bool.
+
+    Returns:
+        Logits (L, C, h, w) and labels (L, h, w); L may be 0.
 
     Raises:
-        ValueError: sizes differ.
+        ValueError: sizes of masks and labels differ.
     """
     logits, target = valid(logits, roi_mask).float(), target[roi_mask]
     if logits.shape[-2:] != target.shape[-2:]:
         raise ValueError(
-            f"masks of {tuple(logits.shape[-2:])} pixels, labels of {tuple(target.shape[-2:])}: "
-            "net.mask_size must be the data set's"
+            f"spatial mismatch: masks of {tuple(logits.shape[-2:])} pixels, labels of {tuple(target.shape[-2:])}; "
+            "the net's mask_size must be that of the data set"
         )
     labeled = (target != VOID).flatten(1).any(1)
     return logits[labeled], target[labeled]

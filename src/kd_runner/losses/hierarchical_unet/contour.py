@@ -1,4 +1,4 @@
-"""The contour of the target, as a picture."""
+"""Loss of the contour branch."""
 
 import math
 
@@ -10,13 +10,13 @@ from kd_runner.losses.functional.rois import labels
 
 
 class ContourBCE(nn.Module):
-    """Binary cross entropy of logits with the target's edge, mean over pixels.
+    """Binary cross entropy of the contour logits with the target's edge, mean over pixels.
 
-    The edge is a band of one pixel to each side at `base_pixels` and grows with the side of larger masks, so that its
-    share of the pixels, and with it the loss, does not depend on the resolution.
+    The edge is a band around the target's boundary with a radius of 1 pixel on masks of `base_pixels`, growing with the
+    side of larger masks, so that the fraction of edge pixels, and so the loss, does not depend on the resolution.
 
     Args:
-        base_pixels: pixels of a mask whose band has a radius of 1.
+        base_pixels: h * w of a mask whose edge has a radius of 1 pixel.
     """
 
     def __init__(self, base_pixels: int = 64 * 48):
@@ -24,9 +24,15 @@ class ContourBCE(nn.Module):
         self.base_pixels = base_pixels
 
     def forward(self, contour: Tensor, target: Tensor, roi_mask: Tensor) -> Tensor:
-        """contour (R, 1, h, w), logits; target (B, N, h, w), 1 in the target; roi_mask (B, N).
+        """Compute the loss.
 
-        Returns a scalar in nats; 0 where no ROI has labels.
+        Args:
+            contour: logits (R, 1, h, w) of all B * N ROIs or of those that count.
+            target: labels (B, N, h, w): 0 background, 1 target, 2 non-target, 255 void.
+            roi_mask: (B, N) bool, False for padding.
+
+        Returns:
+            Scalar in nats; 0 if no ROI has labels.
         """
         contour, target = labels(contour, target, roi_mask)
         radius = max(1, round(math.sqrt(target.shape[1:].numel() / self.base_pixels)))

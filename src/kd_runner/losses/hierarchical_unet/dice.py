@@ -1,4 +1,4 @@
-"""Overlap with the target."""
+"""Dice loss of the target."""
 
 from torch import Tensor, nn
 
@@ -6,11 +6,15 @@ from kd_runner.losses.functional.rois import VOID, labels
 
 
 class TargetDice(nn.Module):
-    """1 - Dice of the target's probability, ROI by ROI, then the mean (Milletari et al. 2016, V-Net, with plain sums
-    below the line).
+    """Dice loss of the target's probability p against the true mask t, per ROI, then averaged.
+
+        loss = mean over ROIs of 1 - (2 sum p t + smooth) / (sum p + sum t + smooth)
 
     Args:
-        smooth: added above and below, for ROIs without any target.
+        smooth: keeps ROIs without any target finite.
+
+    Source:
+        Milletari et al., "V-Net", 3DV 2016, with plain instead of squared sums in the denominator.
     """
 
     def __init__(self, smooth: float = 1e-6):
@@ -18,9 +22,15 @@ class TargetDice(nn.Module):
         self.smooth = smooth
 
     def forward(self, logits: Tensor, target: Tensor, roi_mask: Tensor) -> Tensor:
-        """logits (R, 3, h, w), class 1 the target; target (B, N, h, w); roi_mask (B, N).
+        """Compute the loss.
 
-        Returns a scalar in 0..1; 0 where no ROI has labels.
+        Args:
+            logits: (R, 3, h, w) of all B * N ROIs or of those that count.
+            target: labels (B, N, h, w): 0 background, 1 target, 2 non-target, 255 void.
+            roi_mask: (B, N) bool, False for padding.
+
+        Returns:
+            Scalar in 0..1; 0 if no ROI has labels.
         """
         logits, target = labels(logits, target, roi_mask)
         known = target != VOID

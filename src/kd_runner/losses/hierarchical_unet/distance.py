@@ -1,4 +1,4 @@
-"""Distance to the target's edge, and the mask that it draws."""
+"""Loss of the distance branch: distance to the target's edge, and the mask from thresholding it."""
 
 import numpy as np
 import torch
@@ -10,46 +10,65 @@ from kd_runner.losses.functional.rois import labels
 
 
 def edge_distance(mask: Tensor, width: float) -> Tensor:
-    """0.5 on the edge of a mask, 1 from `width` pixels inside on, 0 from `width` pixels outside on, linear between.
+    """Truncated signed distance to a mask's edge, mapped to 0..1.
 
-    The exact Euclidean distance transform, taken on the CPU, of the mask and of its complement: a pixel inside is as
-    far from the edge as from the nearest pixel outside, less half a pixel.
+    0.5 on the edge, 1 from `width` pixels inside on, 0 from `width` pixels outside on, linear between. Exact Euclidean
+    distance transforms of the mask and its complement, on the CPU; half a pixel is subtracted, since the edge runs
+    between pixels.
 
-    mask (R, h, w) bool. Returns (R, h, w) float on the mask's device.
+    Args:
+        mask: (R, h, w) bool.
+        width: in pixels.
+
+    Returns:
+        (R, h, w) float in 0..1 on the mask's device.
     """
     signed = np.empty(mask.shape, np.float32)
-    for number, one in enumerate(mask.cpu().numpy()):
-        signed[number] = _signed(one)
+    for number, roi in enumerate(mask.cpu().numpy()):
+        signed[number] = _signed_distance(roi)
     distance = torch.from_numpy(signed).to(mask.device)
     return (0.5 + distance / (2 * width)).clamp(0, 1)
 
 
-def _signed(mask: np.ndarray) -> np.ndarray:
-    if mask.all() or not mask.any():  # no edge: as far inside or outside as can be
+def _signed_distance(mask: np.ndarray) -> np.ndarray:
+    if mask.all() or not mask.any():  # no edge
         return np.where(mask, np.inf, -np.inf)
     inside, outside = distance_transform_edt(mask), distance_transform_edt(~mask)
     return np.where(mask, inside - 0.5, 0.5 - outside)
 
 
 class EdgeDistanceL1(nn.Module):
-    """Mean absolute error of the distance, and beside it the cross entropy of the mask behind the threshold: the
-    distance alone would not train the threshold.
+    """L1 loss of the edge distance plus cross entropy of the mask that thresholding gives.
+
+        loss = mean |distance - edge_distance(target)| + mask_weight * BCE(distance_mask, target)
+
+    The distance alone would not train the threshold.
 
     Args:
-        width: pixels from 0.5 to 1, of the masks as they are.
-        mask_weight: share of the mask's binary cross entropy, in nats.
+        width: pixels from 0.5 to 1, at the masks' own resolution.
+        mask_weight: weight of the binary cross entropy.
+
+    Raises:
+        ValueError: width is not above 0.
     """
 
     def __init__(self, width: float = 5.0, mask_weight: float = 0.1):
         super().__init__()
         if width <= 0:
-            raise ValueError(f"loss.distance.fn.width={width} must be above 0")
+            raise ValueError(f"width must be above 0, not {width}")
         self.width, self.mask_weight = width, mask_weight
 
     def forward(self, distance: Tensor, distance_mask: Tensor, target: Tensor, roi_mask: Tensor) -> Tensor:
-        """distance and distance_mask (R, 1, h, w), the latter logits; target (B, N, h, w); roi_mask (B, N).
+        """Compute the loss.
 
-        Returns a scalar; 0 where no ROI has labels.
+        Args:
+            distance: predicted distance (R, 1, h, w).
+            distance_mask: logits (R, 1, h, w) of all B * N ROIs or of those that count.
+            target: labels (B, N, h, w): 0 background, 1 target, 2 non-target, 255 void.
+            roi_mask: (B, N) bool, False for padding.
+
+        Returns:
+            Scalar; 0 if no ROI has labels.
         """
         distance, truth = labels(distance, target, roi_mask)
         inside, _ = labels(distance_mask, target, roi_mask)
