@@ -47,8 +47,8 @@ class CosineFeatures(nn.Module):
             if any(features.ndim != 4 for features in level):
                 shapes = " and ".join(str(tuple(features.shape)) for features in level)
                 raise ValueError(f"maps (B, C, H, W), or (B, H, W, C) with channel_dim=-1, needed, not {shapes}")
-            channels = [features.shape[self.channel_dim] for features in level]
-            self.projections.append(nn.Conv2d(*channels, 1, bias=False))
+            in_channels, out_channels = (features.shape[self.channel_dim] for features in level)
+            self.projections.append(nn.Conv2d(in_channels, out_channels, 1, bias=False))
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
         """Compute the loss.
