@@ -38,7 +38,7 @@ def test_taylor_is_gradient_for_single_images_without_a_norm(rebuild):
 def test_taylor_by_a_loop_over_windows_and_heads(eva):
     """Block 0 has windows of 3 x 3 on a 4 x 4 grid: four rows per image; padding takes part with gradient zero."""
     seen = {}
-    hook = eva.net.blocks[0].attn.heads.register_forward_hook(
+    hook = eva.net.blocks[0].attn.head_outputs.register_forward_hook(
         lambda m, a, out: (out.retain_grad(), seen.update(x=out))[0]
     )
     eva.loss(eva.image).backward()

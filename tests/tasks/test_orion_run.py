@@ -19,8 +19,8 @@ TINY = [
     "teacher.net.num_depths=4", "teacher.net.num_detections=10", "pruning.num_batches=2", "teacher.net.backbone.depth=2",
     "teacher.net.backbone.window_block_indexes=[0]", "teacher.features.block_low=img_backbone.blocks.0",
     "teacher.features.block_mid=img_backbone.blocks.0", "teacher.features.block_high=img_backbone.blocks.1",
-    "teacher.features.attention_mid=img_backbone.blocks.0.attn.map",
-    "teacher.features.attention_high=img_backbone.blocks.1.attn.map",
+    "teacher.features.attention_mid=img_backbone.blocks.0.attn.attn_weights",
+    "teacher.features.attention_high=img_backbone.blocks.1.attn.attn_weights",
     "teacher.features.kept_heads_mid=img_backbone.blocks.0.attn.head_index",
     "teacher.features.kept_heads_high=img_backbone.blocks.1.attn.head_index",
 ]  # fmt: skip

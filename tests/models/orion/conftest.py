@@ -18,7 +18,7 @@ SMALL: dict[str, Any] = {
 
 @pytest.fixture
 def small() -> Callable[..., Orion]:
-    """Builds the detector, with other arguments if told."""
+    """Builds the detector, with changed arguments."""
 
     def build(**changes: Any) -> Orion:
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""The detector: what it gives in training and outside, who influences whom, names of parameters, ONNX."""
+"""The detector: outputs in training and evaluation, attention masks, names of parameters, errors."""
 
 from collections.abc import Callable
 
@@ -15,13 +15,13 @@ Build = Callable[..., Orion]
 Frame = dict[str, Tensor]
 
 
-def given(net: Orion, frame: Frame) -> dict[str, Tensor]:
+def detect(net: Orion, frame: Frame) -> dict[str, Tensor]:
     return net(frame["images"], frame["lidar2img"])
 
 
 def test_shapes_in_training(small: Build, frame: Frame) -> None:
-    found = small().train()(**frame)
-    shapes = {name: tuple(value.shape) for name, value in found.items()}
+    outputs = small().train()(**frame)
+    shapes = {name: tuple(value.shape) for name, value in outputs.items()}
     assert shapes == {
         "logits": (2, 2, 9, 9), "codes": (2, 2, 9, 10),
         "dn_logits": (2, 2, 9, 9), "dn_codes": (2, 2, 9, 10),
@@ -33,24 +33,24 @@ def test_shapes_in_training(small: Build, frame: Frame) -> None:
     }  # fmt: skip
 
 
-def test_what_training_adds_is_empty_outside_it(small: Build, frame: Frame) -> None:
+def test_training_outputs_are_empty_in_evaluation(small: Build, frame: Frame) -> None:
     net = small().eval()
-    found, plain = net(**frame), given(net, frame)
+    outputs, plain = net(**frame), detect(net, frame)
     for name in ("dn_logits", "dn_codes", "line_logits_one2many", "lines_one2many"):
-        assert found[name].shape[2] == 0
+        assert outputs[name].shape[2] == 0
     for name in ("dn_boxes", "dn_labels", "dn_mask"):
-        assert found[name].shape[1] == 0
-    assert all(torch.equal(found[name], plain[name]) for name in found)  # the truth changes nothing
+        assert outputs[name].shape[1] == 0
+    assert all(torch.equal(outputs[name], plain[name]) for name in outputs)  # the ground truth changes nothing
 
 
-def test_copies_and_one_to_many_queries_do_not_reach_the_others(small: Build, frame: Frame) -> None:
+def test_denoising_and_one_to_many_queries_do_not_change_the_others(small: Build, frame: Frame) -> None:
     net = small(dropout=0.0)
-    trained, plain = net.train()(**frame), given(net.eval(), frame)
+    trained, plain = net.train()(**frame), detect(net.eval(), frame)
     for name in ("logits", "codes", "line_logits", "lines"):
         torch.testing.assert_close(trained[name], plain[name])
 
 
-def test_padding_of_the_truth_does_not_reach_the_copies(small: Build, frame: Frame) -> None:
+def test_padding_of_the_ground_truth_does_not_change_denoising_queries(small: Build, frame: Frame) -> None:
     net = small().train()
     torch.manual_seed(5)
     first = net(**frame)
@@ -62,8 +62,8 @@ def test_padding_of_the_truth_does_not_reach_the_copies(small: Build, frame: Fra
 
 
 def test_predictions_lie_within_the_range(small: Build, frame: Frame) -> None:
-    found = given(small(pc_range=(-4.0, -3, -2, 4, 3, 2)).eval(), frame)
-    for points in (found["codes"][..., :3], found["lines"]):
+    outputs = detect(small(pc_range=(-4.0, -3, -2, 4, 3, 2)).eval(), frame)
+    for points in (outputs["codes"][..., :3], outputs["lines"]):
         assert (points.abs() <= torch.tensor([4.0, 3, 2])).all()
 
 
@@ -72,40 +72,40 @@ def test_a_query_starts_at_its_reference_point(small: Build, frame: Frame) -> No
     for branch in (net.pts_bbox_head.reg_branches[0], net.map_head.reg_branches[0]):
         nn.init.zeros_(branch[-1].weight)
         nn.init.zeros_(branch[-1].bias)
-    found, head = given(net, frame), net.pts_bbox_head
+    outputs, head = detect(net, frame), net.pts_bbox_head
     unit = torch.cat((head.reference_points.weight, head.pseudo_reference_points.weight))
     low, high = head.bounds[:3], head.bounds[3:]
-    torch.testing.assert_close(found["codes"][1, 0, :, :3], low + unit * (high - low), atol=1e-3, rtol=0)
+    torch.testing.assert_close(outputs["codes"][1, 0, :, :3], low + unit * (high - low), atol=1e-3, rtol=0)
 
 
-def test_placed_queries_alone_know_where_they_are(small: Build, frame: Frame) -> None:
-    """Where all tokens look alike, wherever a query looks it finds the same."""
+def test_only_position_init_queries_depend_on_their_position(small: Build, frame: Frame) -> None:
+    """With identical tokens, the result of cross-attention does not depend on where a query attends."""
     blank = {**frame, "images": torch.zeros_like(frame["images"])}
-    for placed in (False, True):
-        net = small(position_init_queries=placed, num_propagated=0, memory_length=0).eval()
-        spread = given(net, blank)["logits"][-1, 0].std(dim=0).max().item()
-        assert (spread > 1e-3) if placed else (spread < 1e-5)
+    for position_init in (False, True):
+        net = small(position_init_queries=position_init, num_propagated=0, memory_length=0).eval()
+        spread = detect(net, blank)["logits"][-1, 0].std(dim=0).max().item()
+        assert (spread > 1e-3) if position_init else (spread < 1e-5)
 
 
-def test_every_camera_is_seen_with_its_own_matrix(small: Build, frame: Frame) -> None:
+def test_each_camera_uses_its_own_matrix(small: Build, frame: Frame) -> None:
     net = small().eval()
     swapped = {name: frame[name].flip(1) for name in ("images", "lidar2img")}
-    torch.testing.assert_close(given(net, swapped)["codes"], given(net, frame)["codes"], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(detect(net, swapped)["codes"], detect(net, frame)["codes"], atol=1e-4, rtol=1e-4)
     only = net(frame["images"].flip(1), frame["lidar2img"])
-    assert not torch.allclose(only["codes"], given(net, frame)["codes"], atol=1e-3)
+    assert not torch.allclose(only["codes"], detect(net, frame)["codes"], atol=1e-3)
 
 
-def test_every_trained_parameter_learns_from_the_losses(small: Build, frame: Frame) -> None:
+def test_every_trained_parameter_gets_a_gradient(small: Build, frame: Frame) -> None:
     net = small().train()
     for parameter in net.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)  # what starts at zero hides what comes before it
-    found = net(**frame)
+        parameter.data += 0.1 * torch.randn_like(parameter)  # weights that start at zero block gradients
+    outputs = net(**frame)
     lines = torch.rand(2, 4, 3, 2), torch.zeros(2, 4).long(), torch.tensor([[True] * 4, [False] * 4])
     truth = {name: frame[name] for name in ("gt_boxes", "gt_labels", "gt_mask")}
-    boxes = {name: found[name] for name in ("logits", "codes", *(n for n in found if n.startswith("dn_")))}
-    many = {name: found[name] for name in ("line_logits_one2many", "lines_one2many")}
+    boxes = {name: outputs[name] for name in ("logits", "codes", *(n for n in outputs if n.startswith("dn_")))}
+    many = {name: outputs[name] for name in ("line_logits_one2many", "lines_one2many")}
     total = OrionDetectionLoss()(**boxes, **truth) + OrionMapLoss(one_to_many=2)(
-        found["line_logits"], found["lines"], *lines, **many
+        outputs["line_logits"], outputs["lines"], *lines, **many
     )
     total.backward()
     for name, parameter in net.named_parameters():
@@ -114,7 +114,7 @@ def test_every_trained_parameter_learns_from_the_losses(small: Build, frame: Fra
             assert parameter.grad.abs().max() > 0, name
 
 
-def test_parts_are_as_large_as_the_public_ones() -> None:
+def test_parameter_counts_are_the_public_ones() -> None:
     with torch.device("meta"):
         net = Orion(EvaViT())
 
@@ -131,7 +131,7 @@ def test_parts_are_as_large_as_the_public_ones() -> None:
     assert (net.position_range.shape, net.coords_d.shape) == ((6,), (64,))
 
 
-def test_names_of_parameters_are_those_of_checkpoints(small: Build) -> None:
+def test_parameter_names_are_those_of_public_checkpoints(small: Build) -> None:
     names = set(small().state_dict())
     layer = "transformer.query_decoder._layers.1.transformer_layers"
     for head in ("pts_bbox_head", "map_head"):
@@ -151,10 +151,10 @@ def test_names_of_parameters_are_those_of_checkpoints(small: Build) -> None:
         assert f"map_head.{key}" in names
 
 
-def test_arguments_that_do_not_fit_are_named(small: Build, frame: Frame) -> None:
+def test_errors_name_the_argument(small: Build, frame: Frame) -> None:
     with pytest.raises(ValueError, match="gt_labels and gt_mask"):
         small().train()(frame["images"], frame["lidar2img"], gt_boxes=frame["gt_boxes"])
     with pytest.raises(ValueError, match=r"stride: .*\(16, 24\) px give 2 x 3 patches, not of 4 px"):
-        given(small(stride=4), frame)
-    with pytest.raises(ValueError, match=r"num_propagated: 9 .*memory_length=5"):
+        detect(small(stride=4), frame)
+    with pytest.raises(ValueError, match=r"num_propagated: .*memory_length=5, got 9"):
         small(num_propagated=9)

@@ -1,4 +1,4 @@
-"""EvaViT against an implementation written from the description alone, against timm's Eva, and its interface."""
+"""EvaViT compared with an independent implementation and with timm's Eva, and its interface."""
 
 import math
 from functools import partial
@@ -8,7 +8,7 @@ import torch
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
-from kd_runner.models.orion.eva_vit import EvaViT, place_waves
+from kd_runner.models.orion.eva_vit import EvaViT, sincos_position_table
 
 SMALL = {
     "embed_dim": 32, "depth": 2, "num_heads": 2, "hidden": 24, "window_size": 3, "window_block_indexes": (0,),
@@ -29,16 +29,16 @@ def cubic_resize(side: int, size: int) -> Tensor:
     """Matrix `(size, side)` of cubic convolution, a = -0.75 (Keys 1981), clamped at the border."""
     matrix = torch.zeros(size, side, dtype=torch.float64)
     for i in range(size):
-        at = (i + 0.5) * side / size - 0.5
-        for j in range(math.floor(at) - 1, math.floor(at) + 3):
-            d = abs(at - j)
+        center = (i + 0.5) * side / size - 0.5
+        for j in range(math.floor(center) - 1, math.floor(center) + 3):
+            d = abs(center - j)
             near = 1.25 * d**3 - 2.25 * d**2 + 1
             weight = near if d <= 1 else -0.75 * (d**3 - 5 * d**2 + 8 * d - 4)
             matrix[i, min(max(j, 0), side - 1)] += weight
     return matrix
 
 
-def turn(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
+def rotate_by_position(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """Rotary positions by complex numbers: `x (tokens, head_dim)`."""
     half = x.shape[1] // 2
     frequency = 10000.0 ** (-2 * torch.arange(half // 2, dtype=torch.float64) / half)
@@ -55,8 +55,8 @@ def attend(attn: nn.Module, x: Tensor, span: float) -> Tensor:
     x, out, d = x.reshape(h * w, dim), attn.proj.bias.expand(h * w, -1), attn.head_dim
     for i in range(attn.num_heads):
         part = slice(i * d, (i + 1) * d)
-        q = turn(x @ attn.q_proj.weight[part].T + attn.q_bias[part], row, column)
-        k = turn(x @ attn.k_proj.weight[part].T, row, column)
+        q = rotate_by_position(x @ attn.q_proj.weight[part].T + attn.q_bias[part], row, column)
+        k = rotate_by_position(x @ attn.k_proj.weight[part].T, row, column)
         v = x @ attn.v_proj.weight[part].T + attn.v_bias[part]
         weights = torch.exp(q @ k.T / d**0.5)
         out = out + weights / weights.sum(1, keepdim=True) @ v @ attn.proj.weight[:, part].T
@@ -64,7 +64,7 @@ def attend(attn: nn.Module, x: Tensor, span: float) -> Tensor:
 
 
 def reference(net: EvaViT, image: Tensor) -> Tensor:
-    """EVA-ViT for one image `(3, H, W)`, by loops over windows and heads."""
+    """EVA-ViT for one image `(3, H, W)`, with loops over windows and heads."""
     p = net.patch_size
     conv = net.patch_embed.proj
     h, w = image.shape[1] // p, image.shape[2] // p
@@ -127,8 +127,8 @@ def test_equals_timm_eva_where_every_block_is_global():
     }  # fmt: skip
     state = {}
     for key, value in net.state_dict().items():
-        for ours, theirs in names.items():
-            key = key.replace(ours, theirs)
+        for name, timm_name in names.items():
+            key = key.replace(name, timm_name)
         state[key] = value[:, 1:] if key == "pos_embed" else value
     oracle.load_state_dict(state)
     image = torch.randn(1, 3, 20, 20, dtype=torch.float64)
@@ -162,19 +162,19 @@ def test_full_size_and_checkpoint_keys():
     assert {key: list(value.shape) for key, value in net.state_dict().items()} == kept
 
 
-def test_hooked_map_and_heads_agree_with_the_fused_path():
+def test_hooked_weights_and_head_outputs_agree_with_the_fused_path():
     net, seen = small_net(), {}
     image = torch.randn(2, 3, 20, 20, dtype=torch.float64)
     plain = net(image)
     attn = net.blocks[0].attn
     hooks = [
-        attn.map.register_forward_hook(lambda m, a, out: seen.update(map=out)),
-        attn.heads.register_forward_hook(lambda m, a, out: seen.update(heads=out)),
+        attn.attn_weights.register_forward_hook(lambda m, a, out: seen.update(map=out)),
+        attn.head_outputs.register_forward_hook(lambda m, a, out: seen.update(heads=out)),
     ]
     torch.testing.assert_close(net(image), plain)
     assert seen["map"].shape == (2 * 4, 2, 9, 9) and seen["heads"].shape == (2 * 4, 9, 32)
     torch.testing.assert_close(seen["map"].sum(-1), torch.ones_like(seen["map"][..., 0]))
-    assert (seen["map"][3, :, :, -1] > 0).all()  # Pad tokens draw attention.
+    assert (seen["map"][3, :, :, -1] > 0).all()  # padding tokens get attention
     seen["map"].square().sum().backward()
     assert attn.q_bias.grad.abs().sum() > 0
     [hook.remove() for hook in hooks]
@@ -198,11 +198,11 @@ def keep(where, module, given, out):
     where["out"] = out
 
 
-def test_a_tapped_map_survives_checkpointing_though_the_tap_is_gone_by_then():
+def test_hooked_weights_survive_checkpointing_after_the_hook_is_removed():
     image, grads = torch.randn(1, 3, 20, 20, dtype=torch.float64), []
     for checkpointing in (False, True):
         net, maps = small_net(checkpointing=checkpointing).train(), {}
-        hook = net.blocks[0].attn.map.register_forward_hook(partial(keep, maps))
+        hook = net.blocks[0].attn.attn_weights.register_forward_hook(partial(keep, maps))
         out = net(image)
         hook.remove()
         (out.square().sum() + maps["out"].square().sum()).backward()
@@ -243,10 +243,10 @@ def test_image_smaller_than_a_patch_is_refused():
 
 
 @pytest.mark.parametrize("dim", [64, 66])
-def test_places_begin_as_waves_that_tell_neighbors_more_alike_than_others(dim):
-    table = place_waves(6, dim).unflatten(0, (6, 6))
+def test_initial_positions_of_neighbors_are_more_similar(dim):
+    table = sincos_position_table(6, dim).unflatten(0, (6, 6))
     assert table.shape == (6, 6, dim) and not table[..., 64:].any()
     row, column = table[2, :, :32], table[:, 2, :32]
-    assert len(row.unique(dim=0)) == 6 and torch.equal(column, column[:1].expand(6, -1))  # half tells the column alone
+    assert len(row.unique(dim=0)) == 6 and torch.equal(column, column[:1].expand(6, -1))  # one half depends on the column only
     alike = torch.nn.functional.cosine_similarity(table.flatten(0, 1)[:, None], table.flatten(0, 1)[None], dim=-1)
     assert alike[0, 1] > alike[0, 2] > alike[0, 3] and torch.allclose(alike[0, 1], alike[0, 6])

@@ -28,7 +28,7 @@ def backbone() -> EvaViT:
 
 
 def public_shapes() -> tuple[dict[str, Any], dict[str, Any]]:
-    """Names and shapes, written down from the public modules: (what the detector has, what is left out)."""
+    """Names and shapes, written down from the public modules: (what the detector has, what is dropped)."""
     eva = {"pos_embed": (1, 5, WIDTH), "patch_embed.proj.weight": (WIDTH, 3, 8, 8), "patch_embed.proj.bias": (WIDTH,)}
     rope: dict[str, Any] = {f"rope_{kind}.freqs_{f}": (4, 4) for kind in ("win", "glb") for f in ("cos", "sin")}
     square, inner = (WIDTH, WIDTH), int(WIDTH * 8 / 3)
@@ -79,34 +79,34 @@ def public_shapes() -> tuple[dict[str, Any], dict[str, Any]]:
     lines = positions | decoder | branches("cls_branches", 6, True) | branches("reg_branches", 3 * POINTS, False)
     lines |= linear("reference_points_lane", 3, DIM)
     lines |= {"points_embedding_lane.weight": (POINTS, DIM), "instance_embedding_lane.weight": (12, DIM)}
-    ours = positions | {"position_range": (6,), "coords_d": (4,)}
-    ours |= linear("position_encoder.0", 4 * DIM, 12) | linear("position_encoder.2", DIM, 4 * DIM)
+    kept = positions | {"position_range": (6,), "coords_d": (4,)}
+    kept |= linear("position_encoder.0", 4 * DIM, 12) | linear("position_encoder.2", DIM, 4 * DIM)
     for prefix, shapes in (("img_backbone", eva), ("pts_bbox_head", boxes), ("map_head", lines)):
-        ours |= {f"{prefix}.{name}": shape for name, shape in shapes.items()}
+        kept |= {f"{prefix}.{name}": shape for name, shape in shapes.items()}
 
-    left = {f"img_backbone.{name}": shape for name, shape in rope.items()}
+    dropped = {f"img_backbone.{name}": shape for name, shape in rope.items()}
     both = {"query_embedding.weight": (8, DIM), "code_weights": (10,), "match_costs": (10,), "pc_range": (6,)}
     both |= linear("output_projection", 32, DIM)
-    left |= {f"{head}.{name}": shape for head in ("pts_bbox_head", "map_head") for name, shape in both.items()}
+    dropped |= {f"{head}.{name}": shape for head in ("pts_bbox_head", "map_head") for name, shape in both.items()}
     rest = branches("tl_branches", 4, True) | linear("can_bus_embed.0", 64, 89) | linear("traj_branches.0.0", 32, 32)
     rest |= linear("traj_cls_branches.0.0", 32, 32) | {"motion_mode_query.weight": (6, DIM)}
     rest |= {"memory_query.weight": (16, DIM)} | linear("scene_time_embedding.0", DIM, DIM)
     for part in ("motion_decoder", "memory_decoder_cq", "memory_decoder_mq"):  # these have no biases
         rest |= {f"{part}.query_decoder._layers.0.transformer_layers.0.attn.in_proj_weight": (3 * DIM, DIM)}
-    left |= {f"pts_bbox_head.{name}": shape for name, shape in rest.items()}
-    left |= {"lm_head.base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight": (4, 32)}
-    left |= {"lm_head.base_model.model.model.embed_tokens.weight": (10, 32)}
+    dropped |= {f"pts_bbox_head.{name}": shape for name, shape in rest.items()}
+    dropped |= {"lm_head.base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight": (4, 32)}
+    dropped |= {"lm_head.base_model.model.model.embed_tokens.weight": (10, 32)}
     for part in ("present_distribution.encoder.0", "future_distribution.encoder.0", "predict_model.gru.0"):
-        left |= linear(part, 8, 8)
-    return ours, left | linear("ego_fut_decoder.0", 8, 8)
+        dropped |= linear(part, 8, 8)
+    return kept, dropped | linear("ego_fut_decoder.0", 8, 8)
 
 
 def public_state() -> tuple[State, int]:
-    """Random tensors, one for every copy of a shared module; and how many are left out."""
+    """Random tensors, one for every copy of a shared module; and how many are dropped."""
     generator, made = torch.Generator().manual_seed(4), {}
-    ours, left = public_shapes()
+    kept, dropped = public_shapes()
     state: State = {}
-    for name, shape in (ours | left).items():
+    for name, shape in (kept | dropped).items():
         parts, source = name.split("."), name
         if parts[0] in ("pts_bbox_head", "map_head") and parts[1] in ("query_pos", "time_embedding", "ego_pose_pe"):
             source = ".".join(parts[1:])
@@ -115,7 +115,7 @@ def public_state() -> tuple[State, int]:
         if source not in made:
             made[source] = torch.randn(shape, generator=generator) * 0.3
         state[name] = made[source]
-    return state, len(left)
+    return state, len(dropped)
 
 
 def load(net: Orion, state: State, path: Path) -> checkpoints.Coverage:

@@ -1,4 +1,4 @@
-"""Boxes from image tokens."""
+"""Detection head: 3-D boxes from image tokens."""
 
 import math
 
@@ -6,45 +6,49 @@ import torch
 from torch import Tensor, nn
 
 from kd_runner.geometry.orion_coder import CODE_SIZE
-from kd_runner.models.orion.denoising import NoisyCopies
-from kd_runner.models.orion.memory import Memory, first_frame
-from kd_runner.models.orion.positions import from_unit, inverse_sigmoid, to_unit
+from kd_runner.models.orion.denoising import DenoisingQueries
+from kd_runner.models.orion.encodings import denormalize_points, inverse_sigmoid, normalize_points
+from kd_runner.models.orion.memory import Memory, initial_memory
 from kd_runner.models.orion.query_head import DecoderSize, QueryHead
 from kd_runner.models.orion.transformer import branch
 
-BACKGROUND_BIAS = -math.log((1 - 0.01) / 0.01)  # every class starts at a score of 0.01 (Lin et al. 2017, focal loss)
+BACKGROUND_BIAS = -math.log((1 - 0.01) / 0.01)  # initial score 0.01 for every class (Lin et al. 2017, focal loss)
 
 
 class OrionHead(QueryHead):
-    """Detection head. Every layer predicts with the same two branches, which the state dict lists `depth` times.
+    """Detection head of ORION. All decoder layers share one classification and one regression branch, which the state
+    dict lists `depth` times.
 
-    Left out of the public module: the 256 scene tokens for the language model, which the queries that are matched
-    cannot see; motion, traffic lights, scene memory.
+    Left out of the public module: the 256 scene tokens for the language model (the matched queries cannot attend to
+    them), motion forecasts, traffic lights and the scene memory.
 
     Args:
-        num_query, num_propagated: queries with learned and with remembered reference points; on the first frame of a
-            scene the latter are `pseudo_reference_points`, which are not trained.
-        memory_length: remembered queries, the propagated ones among them.
-        position_init_queries: queries begin with their positions instead of zeros, so that they know what their
-            answers are relative to. Not in the published model: there positions are in queries and keys of attention
-            only, and a decoder must learn from which direction an answer came by where its heads look.
-        layers, in_channels, size, bounds, num_points: see `QueryHead`.
+        position_layers: see `QueryHead`, as are in_channels, size, bounds and num_points.
+        num_classes: number of classes.
+        num_query: queries with learned reference points.
+        num_propagated: queries taken from the memory; on the first frame of a scene their reference points are
+            `pseudo_reference_points`, which are not trained.
+        memory_length: queries in the memory, the propagated ones included.
+        position_init_queries: start queries from their position encodings instead of zeros. Not in the published
+            model, where positions enter the queries and keys of attention only, so that a decoder must infer from
+            where a head attends in which direction its value lies.
+
+    Raises:
+        ValueError: `num_propagated` exceeds `memory_length`.
     """
 
     def __init__(
-        self, layers: dict[str, nn.Module], in_channels: int, size: DecoderSize, bounds: Tensor, *,
+        self, position_layers: dict[str, nn.Module], in_channels: int, size: DecoderSize, bounds: Tensor, *,
         num_points: int, num_classes: int, num_query: int, num_propagated: int, memory_length: int,
         position_init_queries: bool = False,
     ):  # fmt: skip
-        super().__init__(layers, in_channels, size, bounds, num_points)
+        super().__init__(position_layers, in_channels, size, bounds, num_points)
         if not 0 <= num_propagated <= memory_length:
-            raise ValueError(f"num_propagated: {num_propagated} must lie within 0..memory_length={memory_length}")
-        self.num_propagated, self.memory_length, self.position_init_queries = (
-            num_propagated,
-            memory_length,
-            position_init_queries,
-        )
-        self.places = nn.Identity()  # to be hooked: reference points (B, Q, 3) of all queries, in 0..1
+            raise ValueError(f"num_propagated: must be in 0..memory_length={memory_length}, got {num_propagated}")
+        self.num_propagated, self.memory_length = num_propagated, memory_length
+        self.position_init_queries = position_init_queries
+        # Identity to hook: reference points (B, Q, 3) of all queries, normalized to 0..1.
+        self.query_references = nn.Identity()
         self.reference_points = nn.Embedding(num_query, 3)
         nn.init.uniform_(self.reference_points.weight)
         if num_propagated:
@@ -56,43 +60,49 @@ class OrionHead(QueryHead):
         self.cls_branches = nn.ModuleList([classify] * size.depth)
         self.reg_branches = nn.ModuleList([regress] * size.depth)
 
-    def first_frame(self, batch: int) -> Memory:
-        """Memory of a frame without a past."""
-        pseudo = self.bounds.new_zeros(0, 1, 3)
+    def initial_memory(self, batch: int) -> Memory:
+        """Memory of the first frame of a scene."""
+        pseudo_references = self.bounds.new_zeros(0, 1, 3)
         if self.num_propagated:
-            pseudo = from_unit(self.pseudo_reference_points.weight, self.bounds)[:, None]
-        return first_frame(batch, self.dim, self.memory_length, pseudo)
+            pseudo_references = denormalize_points(self.pseudo_reference_points.weight, self.bounds)[:, None]
+        return initial_memory(batch, self.dim, self.memory_length, pseudo_references)
 
     def forward(
-        self, tokens: Tensor, token_positions: Tensor, memory: Memory, copies: NoisyCopies | None = None
+        self, tokens: Tensor, token_positions: Tensor, memory: Memory, denoising: DenoisingQueries | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits `(depth, B, Q, classes)`, box codes `(depth, B, Q, 10)` with centers in m, and the last layer's
-        queries `(B, Q, dim)`, for Q = noisy copies, learned queries, propagated queries.
+        """Decode boxes with Q queries: denoising, learned and propagated queries, in this order.
 
         Args:
-            tokens, token_positions: `(B, T, in_channels)`, `(B, T, dim)`.
+            tokens: `(B, T, in_channels)`, image tokens.
+            token_positions: `(B, T, dim)`, their position encodings.
             memory: of `memory_length` queries.
+            denoising: denoising queries, in training.
+
+        Returns:
+            Logits `(depth, B, Q, classes)`, box codes `(depth, B, Q, 10)` with centers in meters, and the queries of
+            the last layer `(B, Q, dim)`.
         """
-        batch, kept = tokens.shape[0], self.num_propagated
+        batch, num_propagated = tokens.shape[0], self.num_propagated
         references = self.reference_points.weight.expand(batch, -1, -1)
-        if copies is not None:
-            references = torch.cat((copies.references, references), dim=1)
-        positions, memory_positions = self.positions(references[..., None, :]), self.memory_positions(memory)
-        recalled = to_unit(memory.references[:, :kept, 0], self.bounds)
-        references = self.places(torch.cat((references, recalled), dim=1))
-        begun = positions if self.position_init_queries else torch.zeros_like(positions)
-        queries = torch.cat((begun, memory.embedding[:, :kept]), dim=1)
-        positions = torch.cat((positions, memory_positions[:, :kept]), dim=1)
-        allowed = None
-        if copies is not None:
-            num_query = queries.shape[1] - copies.mask.shape[1]
-            allowed = copies.allowed(num_query, self.memory_length - kept)
+        if denoising is not None:
+            references = torch.cat((denoising.references, references), dim=1)
+        positions = self.encode_positions(references[..., None, :])
+        memory_positions = self.encode_memory_positions(memory)
+        propagated = normalize_points(memory.references[:, :num_propagated, 0], self.bounds)
+        references = self.query_references(torch.cat((references, propagated), dim=1))
+        initial = positions if self.position_init_queries else torch.zeros_like(positions)
+        queries = torch.cat((initial, memory.embedding[:, :num_propagated]), dim=1)
+        positions = torch.cat((positions, memory_positions[:, :num_propagated]), dim=1)
+        attn_mask = None
+        if denoising is not None:
+            num_query = queries.shape[1] - denoising.mask.shape[1]
+            attn_mask = denoising.attention_mask(num_query, self.memory_length - num_propagated)
         outputs = self.transformer(
             queries, positions, self.input_projection(tokens), token_positions,
-            memory.embedding[:, kept:], memory_positions[:, kept:], allowed=allowed,
+            memory.embedding[:, num_propagated:], memory_positions[:, num_propagated:], attn_mask=attn_mask,
         )  # fmt: skip
         logits = torch.stack([branch(x) for branch, x in zip(self.cls_branches, outputs)])
         codes = torch.stack([branch(x) for branch, x in zip(self.reg_branches, outputs)])
         center = (codes[..., :3] + inverse_sigmoid(references)).sigmoid()
-        codes = torch.cat((from_unit(center, self.bounds), codes[..., 3:]), dim=-1)
+        codes = torch.cat((denormalize_points(center, self.bounds), codes[..., 3:]), dim=-1)
         return logits, codes, outputs[-1]

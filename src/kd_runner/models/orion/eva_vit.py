@@ -1,9 +1,8 @@
-"""EVA-02 as a detection backbone, the way ORION runs it.
+"""EVA-02 as a detection backbone, as used by ORION.
 
-Sources: EVA-02 (Fang et al. 2023, arXiv 2303.11331), window and global blocks of ViTDet (Li et al. 2022,
-arXiv 2203.16527), rotary positions (Su et al. 2021, arXiv 2104.09864), SwiGLU (Shazeer 2020, arXiv
-2002.05202). Parameter names are those of the public ORION / StreamPETR checkpoints after the prefix
-`img_backbone.`.
+Sources: EVA-02 (Fang et al. 2023, arXiv 2303.11331), windowed and global blocks of ViTDet (Li et al. 2022,
+arXiv 2203.16527), SwiGLU (Shazeer 2020, arXiv 2002.05202). Parameter names are those of the public ORION and
+StreamPETR checkpoints after the prefix `img_backbone.`.
 """
 
 from collections.abc import Sequence
@@ -14,60 +13,25 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
+from kd_runner.models.orion.rope import rope_tables, rotate
+from kd_runner.models.orion.windows import join_windows, split_windows
+
 ORION_WINDOW_BLOCKS = (0, 1, 3, 4, 6, 7, 9, 10, 12, 13, 15, 16, 18, 19, 21, 22)
 
 
-def rope_tables(
-    height: int, width: int, head_dim: int, *, span: float = 16.0, device: torch.device | None = None
-) -> tuple[Tensor, Tensor]:
-    """Cosine and sine tables `(height * width, head_dim)`, float32, of the two-axis rotary positions.
-
-    The first half of the channels turns with the row, the second with the column; neighbors `2i, 2i + 1`
-    form a pair with frequency `10000 ** (-4i / head_dim)`. Row `r` sits at `r / height * span`, column `c` at
-    `c / width * span`: every grid covers 0..span on each axis (a non-square one is stretched), and a window
-    of 16 x 16 tokens has unit steps.
-    """
-    half = head_dim // 2
-    frequency = 1.0 / 10000 ** (torch.arange(0, half, 2, device=device).float() / half)
-    rows = torch.arange(height, device=device) / height * span
-    columns = torch.arange(width, device=device) / width * span
-    rows = torch.outer(rows, frequency).repeat_interleave(2, dim=1)
-    columns = torch.outer(columns, frequency).repeat_interleave(2, dim=1)
-    angle_rad = torch.cat((rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)), dim=-1)
-    angle_rad = angle_rad.reshape(height * width, head_dim)
-    return angle_rad.cos(), angle_rad.sin()
-
-
-def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn the channel pairs of `x (..., tokens, head_dim)` by the tables, in their float32 at least."""
-    cos, sin = rope
-    turned = torch.stack((-x[..., 1::2], x[..., 0::2]), dim=-1).flatten(-2)
-    return (x * cos + turned * sin).to(x.dtype)
-
-
-def split_windows(x: Tensor, size: int) -> Tensor:
-    """`(B, H, W, C)` to `(B * windows, size, size, C)`, zero-padded on the right and at the bottom."""
-    _, height, width, channels = x.shape
-    x = F.pad(x, (0, 0, 0, -width % size, 0, -height % size))
-    x = x.unflatten(1, (-1, size)).unflatten(3, (-1, size))
-    return x.transpose(2, 3).reshape(-1, size, size, channels)
-
-
-def join_windows(windows: Tensor, height: int, width: int) -> Tensor:
-    """`(B * windows, size, size, C)` back to `(B, height, width, C)`, the padding cut off."""
-    size = windows.shape[1]
-    rows, columns = -(-height // size), -(-width // size)
-    x = windows.unflatten(0, (-1, rows, columns)).transpose(2, 3)
-    return x.flatten(3, 4).flatten(1, 2)[:, :height, :width]
-
-
 class Attention(nn.Module):
-    """Multi-head self-attention with rotary positions; q and v have a bias, k has none.
+    """Multi-head self-attention with rotary positions; queries and values have a bias, keys have none.
 
-    Two places to hook: `heads` sees the concatenated head outputs `(rows, tokens, num_heads * head_dim)`
-    before `proj`; `map` sees the softmax weights `(rows, num_heads, tokens, tokens)`, which exist only while
-    it is hooked. A row is an image, or in windowed blocks a window; pad tokens are included, as they are in
-    the attention itself. The buffer `head_index` holds each head's number in the unpruned net.
+    Two identity modules are there for forward hooks. `head_outputs` receives the concatenated head outputs
+    `(rows, tokens, num_heads * head_dim)` before `proj`. `attn_weights` receives the softmax weights
+    `(rows, num_heads, tokens, tokens)`, which are computed only while a hook is registered. A row is an image, or in
+    windowed blocks a window; padding tokens are included, as in the attention itself. The buffer `head_index` holds
+    the number of each head in the unpruned net.
+
+    Args:
+        dim: channels of tokens.
+        num_heads: attention heads.
+        head_dim: channels per head.
     """
 
     def __init__(self, dim: int, num_heads: int, head_dim: int):
@@ -79,46 +43,65 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(dim, width, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(width))
         self.v_bias = nn.Parameter(torch.zeros(width))
-        self.map = nn.Identity()
-        self.heads = nn.Identity()
+        self.attn_weights = nn.Identity()
+        self.head_outputs = nn.Identity()
         self.proj = nn.Linear(width, dim)
         self.register_buffer("head_index", torch.arange(num_heads), persistent=False)
 
-    def hooked(self) -> bool:
-        """Whether somebody wants the attention maps."""
-        return bool(self.map._forward_hooks or self.map._forward_pre_hooks)
+    def weights_hooked(self) -> bool:
+        """Whether a hook reads the attention weights."""
+        return bool(self.attn_weights._forward_hooks or self.attn_weights._forward_pre_hooks)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], maps: bool | None = None) -> Tensor:
-        """`x (rows, tokens, dim)` to the same shape; `rope` are two tables `(tokens, head_dim)`; `maps`: compute the
-        maps, None for `hooked()`.
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], compute_weights: bool | None = None) -> Tensor:
+        """Attend within each row.
+
+        Args:
+            x: `(rows, tokens, dim)`.
+            rope: two tables `(tokens, head_dim)` from `rope_tables`.
+            compute_weights: compute the attention weights explicitly; None for `weights_hooked()`.
+
+        Returns:
+            `(rows, tokens, dim)`.
         """
         q = F.linear(x, self.q_proj.weight, self.q_bias)
         k = F.linear(x, self.k_proj.weight)
         v = F.linear(x, self.v_proj.weight, self.v_bias)
         q, k, v = (t.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for t in (q, k, v))
         q, k = rotate(q, rope), rotate(k, rope)
-        if self.hooked() if maps is None else maps:
+        if self.weights_hooked() if compute_weights is None else compute_weights:
             weights = (q * self.head_dim**-0.5 @ k.transpose(-2, -1)).softmax(dim=-1).to(v.dtype)
-            out = self.map(weights) @ v
+            out = self.attn_weights(weights) @ v
         else:
             out = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(self.heads(out.transpose(1, 2).flatten(2)))
+        return self.proj(self.head_outputs(out.transpose(1, 2).flatten(2)))
 
 
-def place_waves(side: int, dim: int) -> Tensor:
-    """`(side * side, dim)`: sines and cosines of column and row, of wavelengths from 4 tokens to 8 grids.
+def sincos_position_table(side: int, dim: int) -> Tensor:
+    """Initial position table: sines and cosines of column and row, with wavelengths from 4 tokens to 8 grid sides.
 
-    What the position table begins with, as in He et al. 2022 (MAE): from small noise a ViT takes hundreds of steps to
-    learn in which column a token is. Channels beyond a multiple of four are zero.
+    As in MAE (He et al. 2022). Initialized with small noise instead, a ViT needs hundreds of steps to learn the column
+    of a token.
+
+    Args:
+        side: rows and columns of the grid.
+        dim: channels; those beyond a multiple of four are zero.
+
+    Returns:
+        `(side * side, dim)`.
     """
-    turns = torch.arange(side)[:, None] * torch.logspace(0, -1, dim // 4, 2 * side) * (torch.pi / 2)
-    waves = torch.cat((turns.sin(), turns.cos()), dim=-1)
-    places = torch.cat((waves.repeat(side, 1), waves.repeat_interleave(side, dim=0)), dim=-1)
-    return F.pad(places, (0, dim - places.shape[-1]))
+    angle_rad = torch.arange(side)[:, None] * torch.logspace(0, -1, dim // 4, 2 * side) * (torch.pi / 2)
+    axis = torch.cat((angle_rad.sin(), angle_rad.cos()), dim=-1)
+    table = torch.cat((axis.repeat(side, 1), axis.repeat_interleave(side, dim=0)), dim=-1)
+    return F.pad(table, (0, dim - table.shape[-1]))
 
 
 class SwiGlu(nn.Module):
-    """`w3(LayerNorm(SiLU(w1 x) * w2 x))`: normed over the hidden units, so removing one moves the others."""
+    """w3(LayerNorm(SiLU(w1 x) * w2 x)). The norm is over the hidden units, so removing one changes the others.
+
+    Args:
+        dim: channels of tokens.
+        hidden: hidden units.
+    """
 
     def __init__(self, dim: int, hidden: int):
         super().__init__()
@@ -132,7 +115,17 @@ class SwiGlu(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block on a token grid `(B, H, W, dim)`; `window_size=0` attends globally."""
+    """Pre-norm transformer block on a token grid.
+
+    Args:
+        dim: channels of tokens.
+        num_heads: attention heads.
+        head_dim: channels per head.
+        hidden: hidden units of the MLP.
+        window_size: side of attention windows in tokens; 0 for global attention.
+        drop_path: stochastic depth rate.
+        checkpointing: recompute the block in the backward pass.
+    """
 
     def __init__(
         self, dim: int, num_heads: int, head_dim: int, hidden: int, *,
@@ -147,20 +140,21 @@ class Block(nn.Module):
         self.drop_path = StochasticDepth(drop_path, mode="row")
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        # Inside the block, so that a hook on the block is called once and not again by the recomputation.
+        """Apply the block to `x (B, H, W, dim)`; `rope` as in `Attention.forward`."""
+        # Checkpointed inside the block, so that a hook on the block is not called again by the recomputation.
         if self.checkpointing and self.training and torch.is_grad_enabled():
-            # Features are gone by then, and the recomputation must go the same way.
-            return checkpoint(self._forward, x, rope, self.attn.hooked(), use_reentrant=False)
+            # Hooks are removed before the backward pass; the recomputation must take the same path.
+            return checkpoint(self._forward, x, rope, self.attn.weights_hooked(), use_reentrant=False)
         return self._forward(x, rope)
 
-    def _forward(self, x: Tensor, rope: tuple[Tensor, Tensor], maps: bool | None = None) -> Tensor:
+    def _forward(self, x: Tensor, rope: tuple[Tensor, Tensor], compute_weights: bool | None = None) -> Tensor:
         height, width = x.shape[1:3]
         grid = self.norm1(x)
         if self.window_size:
-            # After the norm: a pad token is zero here, so k = 0 and v = v_bias, and it draws attention
-            # unmasked.
+            # After the norm, as in the public code: a padding token has k = 0 and v = v_bias, and as it is not masked
+            # it takes part of the attention.
             grid = split_windows(grid, self.window_size)
-        grid = self.attn(grid.flatten(1, 2), rope, maps).unflatten(1, grid.shape[1:3])
+        grid = self.attn(grid.flatten(1, 2), rope, compute_weights).unflatten(1, grid.shape[1:3])
         if self.window_size:
             grid = join_windows(grid, height, width)
         x = x + self.drop_path(grid)
@@ -170,24 +164,30 @@ class Block(nn.Module):
 class EvaViT(nn.Module):
     """EVA-02 backbone with windowed and global blocks; the defaults are ORION's (303,388,608 parameters).
 
-    Differences from the public module, none of which changes a number: the result is a tensor instead of a
-    list with one; rotary tables follow the input's grid (see `rope_tables`) instead of a fixed `img_size` and
-    are not in the state dict (`freqs_cos`, `freqs_sin` of public checkpoints).
+    Three differences from the public module change no number: the result is a tensor instead of a list with one
+    tensor; rotary tables follow the grid of the input (see `rope_tables`) instead of a fixed `img_size`; the tables
+    (`freqs_cos`, `freqs_sin` in public checkpoints) are not in the state dict.
 
     Args:
-        num_heads, hidden: attention heads and SwiGLU width, one number or one per block, so that a pruned net
-            is built directly. `hidden=None` takes `int(embed_dim * 8 / 3)`.
-        head_dim: channels per head, a multiple of 4. None takes `embed_dim // num_heads`; a pruned net must
-            state it, since its heads no longer fill `embed_dim`.
-        window_size, window_block_indexes: side in tokens and the blocks that use windows; the rest is global.
-        pretrain_img_size: image side in pixels that the position table is laid out for; it is resized to the
-            grid of the input.
-        pretrain_use_cls_token: the table starts with a class-token slot, kept for loading and never used.
+        patch_size: side of a patch in pixels.
+        in_chans: channels of the image.
+        embed_dim: channels of tokens.
+        depth: number of blocks.
+        num_heads: attention heads, one number or one per block (for a pruned net).
+        head_dim: channels per head, a multiple of 4. None for `embed_dim // num_heads`; a pruned net must state it,
+            because its heads no longer fill `embed_dim`.
+        hidden: hidden units of the SwiGLU, one number or one per block. None for `int(embed_dim * 8 / 3)`.
+        window_size: side of the windows in tokens.
+        window_block_indexes: blocks with windowed attention; the others are global.
+        pretrain_img_size: image side in pixels that the position table is made for; it is resized to the grid of the
+            input.
+        pretrain_use_cls_token: the table starts with a class-token entry, which is loaded but not used.
         rope_span: length of each axis in rotary positions (`pt_hw_seq_len` of the public code).
-        drop_path_rate: stochastic depth of the last block, rising linearly from 0 (ORION trains at 0.3).
+        drop_path_rate: stochastic depth of the last block, increasing linearly from 0 (ORION trains at 0.3).
         checkpointing: recompute blocks in the backward pass; hooks inside a block are then called twice.
 
-    Raises ValueError for lists that do not match `depth`, and for sizes that do not fit.
+    Raises:
+        ValueError: lists that do not match `depth`, or sizes that do not fit.
     """
 
     def __init__(
@@ -220,9 +220,9 @@ class EvaViT(nn.Module):
         self.pretrain_use_cls_token = pretrain_use_cls_token
         self.patch_embed = nn.Sequential()
         self.patch_embed.add_module("proj", nn.Conv2d(in_chans, embed_dim, patch_size, stride=patch_size))
-        places = place_waves(pretrain_img_size // patch_size, embed_dim)
-        leading = torch.empty(int(pretrain_use_cls_token), embed_dim).normal_(std=0.02)
-        self.pos_embed = nn.Parameter(torch.cat((leading, places))[None])
+        position_table = sincos_position_table(pretrain_img_size // patch_size, embed_dim)
+        cls_token = torch.empty(int(pretrain_use_cls_token), embed_dim).normal_(std=0.02)
+        self.pos_embed = nn.Parameter(torch.cat((cls_token, position_table))[None])
         self.blocks = nn.ModuleList(
             Block(
                 embed_dim, heads[i], head_dim, hidden[i],
@@ -233,10 +233,13 @@ class EvaViT(nn.Module):
         )  # fmt: skip
 
     def forward(self, image: Tensor) -> Tensor:
-        """`image (B, in_chans, H, W)`, normalized, to the last block's output
-        `(B, embed_dim, H // patch_size, W // patch_size)` without a final norm.
+        """Features of the last block, without a final norm.
 
-        Pixels beyond the last whole patch are not seen.
+        Args:
+            image: `(B, in_chans, H, W)`, normalized. Pixels beyond the last whole patch are ignored.
+
+        Returns:
+            `(B, embed_dim, H // patch_size, W // patch_size)`.
         """
         if min(image.shape[-2:]) < self.patch_size:
             raise ValueError(f"image: {tuple(image.shape[-2:])} px is below patch_size={self.patch_size}")
@@ -253,7 +256,7 @@ class EvaViT(nn.Module):
         return x.permute(0, 3, 1, 2)
 
     def _positions(self, height: int, width: int) -> Tensor:
-        """The position table `(1, height, width, embed_dim)`, resized bicubically without antialias."""
+        """Position table `(1, height, width, embed_dim)`, resized bicubically without antialiasing."""
         table = self.pos_embed[:, 1:] if self.pretrain_use_cls_token else self.pos_embed
         side = int(table.shape[1] ** 0.5)
         table = table.unflatten(1, (side, side))

@@ -1,4 +1,4 @@
-"""What a head remembers of earlier frames."""
+"""Queries of earlier frames that a head attends to (StreamPETR, Wang et al. 2023, arXiv 2303.11926)."""
 
 from dataclasses import dataclass, fields
 
@@ -8,8 +8,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Memory:
-    """M remembered queries, latest and best first: `embedding (B, M, dim)`, `references (B, M, points, 3)` in m,
-    `age_s (B, M, 1)`, `motion (B, M, 4, 4)`, LiDAR frame of then to now.
+    """Queue of M queries of earlier frames, the most recent frame first and the best scores first within a frame.
+
+    Attributes:
+        embedding: `(B, M, dim)`.
+        references: `(B, M, points, 3)`, reference points in meters in the current LiDAR frame.
+        age_s: `(B, M, 1)`, seconds since the query was stored.
+        motion: `(B, M, 4, 4)`, LiDAR frame of that time to the current LiDAR frame.
     """
 
     embedding: Tensor
@@ -18,54 +23,63 @@ class Memory:
     motion: Tensor
 
 
-def first_frame(batch: int, dim: int, length: int, pseudo: Tensor) -> Memory:
-    """Memory of a frame without a past, as upstream starts a scene: zeros, but for `pseudo (P, points, 3)` reference
-    points in m with an identity motion at the head of the queue.
+def initial_memory(batch: int, dim: int, length: int, pseudo_references: Tensor) -> Memory:
+    """Memory of the first frame of a scene: zeros, except for the pseudo reference points at the head of the queue.
+
+    Args:
+        batch: number B of samples.
+        dim: channels of a query.
+        length: number M of queries.
+        pseudo_references: `(P, points, 3)`, meters; they get an identity motion.
     """
-    count, points = pseudo.shape[:2]
-    still = torch.eye(4, device=pseudo.device).expand(count, -1, -1)
-    references = torch.cat((pseudo, pseudo.new_zeros(length - count, points, 3)))
-    motion = torch.cat((still, still.new_zeros(length - count, 4, 4)))
+    count, points = pseudo_references.shape[:2]
+    identity = torch.eye(4, device=pseudo_references.device).expand(count, -1, -1)
+    references = torch.cat((pseudo_references, pseudo_references.new_zeros(length - count, points, 3)))
+    motion = torch.cat((identity, identity.new_zeros(length - count, 4, 4)))
     return Memory(
-        pseudo.new_zeros(batch, length, dim),
+        pseudo_references.new_zeros(batch, length, dim),
         references.expand(batch, -1, -1, -1),
-        pseudo.new_zeros(batch, length, 1),
+        pseudo_references.new_zeros(batch, length, 1),
         motion.expand(batch, -1, -1, -1),
     )
 
 
-def remember(memory: Memory, queries: Tensor, references: Tensor, scores: Tensor, number: int) -> Memory:
-    """Memory after a frame: its `number` best queries, or all if there are fewer, pushed ahead of the older ones, of
-    which the last fall out.
+def push_queries(memory: Memory, queries: Tensor, references: Tensor, scores: Tensor, num_queries: int) -> Memory:
+    """Put the best queries of a frame at the head of the queue; the oldest entries are dropped.
 
     Args:
-        queries, references, scores: `(B, Q, dim)`, `(B, Q, points, 3)` in m, `(B, Q)`.
+        memory: queue of M queries before the frame.
+        queries: `(B, Q, dim)`, queries of the frame.
+        references: `(B, Q, points, 3)`, their predicted points in meters.
+        scores: `(B, Q)`, the larger the better.
+        num_queries: number of queries to store; all are stored if Q is smaller.
     """
-    best = scores.argsort(dim=1, descending=True, stable=True)[:, :number, None]
+    best = scores.argsort(dim=1, descending=True, stable=True)[:, :num_queries, None]
     embedding = queries.take_along_dim(best, dim=1)
     batch, count = embedding.shape[:2]
-    still = torch.eye(4, device=queries.device, dtype=memory.motion.dtype).expand(batch, count, -1, -1)
+    identity = torch.eye(4, device=queries.device, dtype=memory.motion.dtype).expand(batch, count, -1, -1)
     latest = (
         embedding,
         references.take_along_dim(best[..., None], dim=1),
         memory.age_s.new_zeros(batch, count, 1),
-        still,
+        identity,
     )
     length = memory.embedding.shape[1]
     older = (getattr(memory, field.name) for field in fields(memory))
     return Memory(*(torch.cat((new.to(old.dtype), old), dim=1)[:, :length] for new, old in zip(latest, older)))
 
 
-def seen_from(memory: Memory, motion: Tensor, elapsed_s: Tensor) -> Memory:
-    """Memory at the next frame, of a world that stood still meanwhile.
+def transform_memory(memory: Memory, motion: Tensor, elapsed_s: Tensor) -> Memory:
+    """Express the memory in the LiDAR frame of the next sample, assuming a static world.
 
     Args:
-        motion: LiDAR frame of the last frame to that of the next `(B, 4, 4)`, float64, which keeps the products out of
-            autocast and TF32.
-        elapsed_s: `(B,)`.
+        memory: queue at the last frame.
+        motion: `(B, 4, 4)`, LiDAR frame of the last frame to that of the next; float64, which keeps the products out
+            of autocast and TF32.
+        elapsed_s: `(B,)`, seconds between the frames.
     """
-    turn, shift = motion[:, None, :3, :3].transpose(-1, -2), motion[:, None, None, :3, 3]
-    references = memory.references.double() @ turn + shift
+    rotation, translation = motion[:, None, :3, :3].transpose(-1, -2), motion[:, None, None, :3, 3]
+    references = memory.references.double() @ rotation + translation
     return Memory(
         memory.embedding,
         references.to(memory.references.dtype),
@@ -74,10 +88,10 @@ def seen_from(memory: Memory, motion: Tensor, elapsed_s: Tensor) -> Memory:
     )
 
 
-def where(rows: Tensor, memory: Memory, other: Memory) -> Memory:
-    """`memory` in the rows of the batch that are True in `rows (B,)`, `other` elsewhere."""
+def select_rows(rows: Tensor, memory: Memory, other: Memory) -> Memory:
+    """`memory` for the samples where `rows (B,)` is True, `other` for the rest."""
 
-    def resolve(one: Tensor, two: Tensor) -> Tensor:
+    def select(one: Tensor, two: Tensor) -> Tensor:
         return torch.where(rows.view(-1, *[1] * (one.dim() - 1)), one, two)
 
-    return Memory(*(resolve(getattr(memory, field.name), getattr(other, field.name)) for field in fields(memory)))
+    return Memory(*(select(getattr(memory, field.name), getattr(other, field.name)) for field in fields(memory)))

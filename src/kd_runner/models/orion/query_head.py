@@ -1,4 +1,4 @@
-"""What both heads have in common: positions of queries, and the decoder."""
+"""Base of both heads: position encodings of queries and the transformer decoder."""
 
 from dataclasses import dataclass
 
@@ -6,16 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kd_runner.models.orion.encodings import NUM_FREQUENCIES, nerf_encoding, normalize_points, time_encoding
 from kd_runner.models.orion.memory import Memory
-from kd_runner.models.orion.positions import NUM_FREQUENCIES, nerf_encoding, time_encoding, to_unit
 from kd_runner.models.orion.transformer import Transformer, position_mlp
 
-_MOTION_SIZE = 2 * NUM_FREQUENCIES * 13  # an age and the first three rows of a motion
+_MOTION_SIZE = 2 * NUM_FREQUENCIES * 13  # encoding of an age and of the first three rows of a motion matrix
 
 
 @dataclass(frozen=True)
 class DecoderSize:
-    """Channels, attention heads, width of the MLPs, number of layers, dropout of a decoder."""
+    """Size of a transformer decoder.
+
+    Attributes:
+        dim: channels of queries.
+        num_heads: attention heads.
+        hidden: width of the MLPs.
+        depth: number of layers.
+        dropout: dropout rate.
+    """
 
     dim: int
     num_heads: int
@@ -25,7 +33,14 @@ class DecoderSize:
 
 
 class MotionLayerNorm(nn.Module):
-    """LayerNorm whose scale and shift follow the motion of the car (StreamPETR, "MLN")."""
+    """LayerNorm whose scale and shift depend on the ego motion ("MLN" in StreamPETR).
+
+    y = gamma(c) * LayerNorm(x) + beta(c), c = ReLU(W condition + b)
+
+    Args:
+        condition_dim: channels of the condition.
+        dim: channels of x.
+    """
 
     def __init__(self, condition_dim: int, dim: int):
         super().__init__()
@@ -36,16 +51,17 @@ class MotionLayerNorm(nn.Module):
             nn.init.constant_(layer.bias, bias)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """x `(..., dim)`, condition `(..., condition_dim)`."""
+        """Normalize `x (..., dim)` with `condition (..., condition_dim)`."""
         condition = self.reduce(condition)
         return self.gamma(condition) * F.layer_norm(x, x.shape[-1:]) + self.beta(condition)
 
 
-def position_layers(dim: int, num_points: int) -> dict[str, nn.Module]:
-    """The layers that give queries a position, by their names in checkpoints. Both heads list one set as their own.
+def build_position_layers(dim: int, num_points: int) -> dict[str, nn.Module]:
+    """Layers that encode the positions of queries, by their names in checkpoints. Both heads share one set.
 
     Args:
-        num_points: reference points that a position is made of.
+        dim: channels of queries.
+        num_points: reference points per query.
     """
     return {
         "query_pos": position_mlp(2 * NUM_FREQUENCIES * 3 * num_points, dim, dim),
@@ -55,20 +71,21 @@ def position_layers(dim: int, num_points: int) -> dict[str, nn.Module]:
 
 
 class QueryHead(nn.Module):
-    """Queries with reference points, decoded against image tokens and remembered queries.
+    """Base class: queries with reference points, decoded against image tokens and the memory.
 
     Args:
-        layers: `position_layers`, shared with the other head.
-        in_channels: of image tokens.
-        bounds: of reference points, x, y, z from and to in m.
-        num_points: reference points that positions are made of; a query with a single one has it repeated.
+        position_layers: from `build_position_layers`, shared with the other head.
+        in_channels: channels of image tokens.
+        size: size of the decoder.
+        bounds: `(6,)`, range of reference points: minimum x, y, z and maximum x, y, z in meters.
+        num_points: reference points per position encoding; a single reference point is repeated.
     """
 
     def __init__(
-        self, layers: dict[str, nn.Module], in_channels: int, size: DecoderSize, bounds: Tensor, num_points: int
+        self, position_layers: dict[str, nn.Module], in_channels: int, size: DecoderSize, bounds: Tensor, num_points: int
     ):
         super().__init__()
-        for name, layer in layers.items():
+        for name, layer in position_layers.items():
             self.add_module(name, layer)
         self.query_pos: nn.Module
         self.time_embedding: nn.Module
@@ -79,17 +96,25 @@ class QueryHead(nn.Module):
         self.register_buffer("bounds", bounds, persistent=False)
         self.bounds: Tensor
 
-    def positions(self, references: Tensor) -> Tensor:
-        """Of queries of this frame: references `(..., points, 3)` in 0..1 to `(..., dim)`."""
-        now = references.new_zeros(*references.shape[:-2], 1)
-        return self._place(references) + self.time_embedding(time_encoding(now, self.dim))
+    def encode_positions(self, references: Tensor) -> Tensor:
+        """Position encodings of queries of the current frame.
 
-    def memory_positions(self, memory: Memory) -> Tensor:
-        """Of remembered queries: `(B, M, dim)`."""
+        Args:
+            references: `(..., points, 3)`, normalized to 0..1.
+
+        Returns:
+            `(..., dim)`.
+        """
+        age_s = references.new_zeros(*references.shape[:-2], 1)
+        return self._encode_references(references) + self.time_embedding(time_encoding(age_s, self.dim))
+
+    def encode_memory_positions(self, memory: Memory) -> Tensor:
+        """Position encodings `(B, M, dim)` of the queries in the memory."""
         motion = torch.cat((memory.age_s, memory.motion[..., :3, :].flatten(-2)), dim=-1)
-        place = self.ego_pose_pe(self._place(to_unit(memory.references, self.bounds)), nerf_encoding(motion))
-        return place + self.time_embedding(time_encoding(memory.age_s, self.dim))
+        references = self._encode_references(normalize_points(memory.references, self.bounds))
+        positions = self.ego_pose_pe(references, nerf_encoding(motion))
+        return positions + self.time_embedding(time_encoding(memory.age_s, self.dim))
 
-    def _place(self, references: Tensor) -> Tensor:
+    def _encode_references(self, references: Tensor) -> Tensor:
         points = references.expand(*references.shape[:-2], self.num_points, 3)
         return self.query_pos(nerf_encoding(points.flatten(-2)))
