@@ -95,7 +95,7 @@ def test_maps_of_a_pruned_eva() -> None:
 
     def recorded(net: EvaViT) -> list[Tensor]:
         found: list[Tensor] = []
-        hooks = [b.attn.map.register_forward_hook(lambda *args: found.append(args[2])) for b in net.blocks]
+        hooks = [b.attn.attn_weights.register_forward_hook(lambda *args: found.append(args[2])) for b in net.blocks]
         net(torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(1)))
         for hook in hooks:
             hook.remove()

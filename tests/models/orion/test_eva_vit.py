@@ -247,6 +247,8 @@ def test_initial_positions_of_neighbors_are_more_similar(dim):
     table = sincos_position_table(6, dim).unflatten(0, (6, 6))
     assert table.shape == (6, 6, dim) and not table[..., 64:].any()
     row, column = table[2, :, :32], table[:, 2, :32]
-    assert len(row.unique(dim=0)) == 6 and torch.equal(column, column[:1].expand(6, -1))  # one half depends on the column only
+    assert len(row.unique(dim=0)) == 6 and torch.equal(
+        column, column[:1].expand(6, -1)
+    )  # one half depends on the column only
     alike = torch.nn.functional.cosine_similarity(table.flatten(0, 1)[:, None], table.flatten(0, 1)[None], dim=-1)
     assert alike[0, 1] > alike[0, 2] > alike[0, 3] and torch.allclose(alike[0, 1], alike[0, 6])

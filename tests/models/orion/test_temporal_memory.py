@@ -38,7 +38,9 @@ def test_static_points_stay_in_place_while_the_car_moves() -> None:
     world = POSES[0][0, :3, 3] + torch.randn(1, LENGTH, 2, 3, dtype=torch.float64) * 30
     temporal, initial = TemporalMemory(), initial_memory(1, 8, LENGTH, torch.zeros(0, 2, 3))
     predicted = transform(torch.linalg.inv(POSES[0]), world).float()
-    memory = push_queries(initial, torch.randn(1, LENGTH, 8), predicted, torch.arange(LENGTH).float().flip(0)[None], LENGTH)
+    memory = push_queries(
+        initial, torch.randn(1, LENGTH, 8), predicted, torch.arange(LENGTH).float().flip(0)[None], LENGTH
+    )
     for i in range(1, 4):
         temporal.write(frame_pose(POSES[i - 1], TIMES[i - 1]), (memory,))
         (memory,) = temporal.read(frame_pose(POSES[i], TIMES[i]), (initial,))
@@ -107,7 +109,10 @@ def test_each_row_restarts_on_its_own(scenes: list[int], gap_s: list[float], rem
 def test_another_batch_size_or_a_reset_empties_it() -> None:
     temporal, initial = TemporalMemory(), (initial_memory(1, 4, LENGTH, torch.zeros(0, 1, 3)),)
     kept = (push_queries(*initial, torch.ones(1, 1, 4), torch.ones(1, 1, 1, 3), torch.ones(1, 1), 1),)
-    later, two = frame_pose(POSES[1], 0.1), FramePose(torch.cat(POSES[:2]), torch.ones(2).double(), torch.tensor([0, 1]))
+    later, two = (
+        frame_pose(POSES[1], 0.1),
+        FramePose(torch.cat(POSES[:2]), torch.ones(2).double(), torch.tensor([0, 1])),
+    )
     temporal.write(frame_pose(POSES[0], 0.0), kept)
     assert temporal.read(later, initial)[0].embedding.any()
     assert temporal.read(two, initial) is initial

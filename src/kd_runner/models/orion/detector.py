@@ -166,9 +166,7 @@ class Orion(nn.Module):
             self._update_memory(pose, memories, outputs, (queries, line_queries))
         return outputs | self._decode(outputs)
 
-    def _frame_pose(
-        self, ego_pose: Tensor | None, timestamp: Tensor | None, scene: Tensor | None
-    ) -> FramePose | None:
+    def _frame_pose(self, ego_pose: Tensor | None, timestamp: Tensor | None, scene: Tensor | None) -> FramePose | None:
         if not self.temporal:
             return None
         if self.training:

@@ -82,7 +82,12 @@ class QueryHead(nn.Module):
     """
 
     def __init__(
-        self, position_layers: dict[str, nn.Module], in_channels: int, size: DecoderSize, bounds: Tensor, num_points: int
+        self,
+        position_layers: dict[str, nn.Module],
+        in_channels: int,
+        size: DecoderSize,
+        bounds: Tensor,
+        num_points: int,
     ):
         super().__init__()
         for name, layer in position_layers.items():
