@@ -116,7 +116,7 @@ def test_another_batch_size_or_a_reset_empties_it() -> None:
     temporal.write(frame_pose(POSES[0], 0.0), kept)
     assert temporal.read(later, initial)[0].embedding.any()
     assert temporal.read(two, initial) is initial
-    streamreset()
+    temporal.reset()
     assert temporal.read(later, initial) is initial
 
 
