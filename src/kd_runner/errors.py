@@ -1,7 +1,8 @@
-"""Errors that the user can mend: printed as one message, without a traceback."""
+"""User-fixable errors: printed as one message, without a traceback."""
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class ConfigError(ValueError):
@@ -19,3 +20,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f" Did you mean {close[0]!r}?"
     return f" Known: {', '.join(known)}." if known and len(known) <= 30 else ""
+
+
+def find_module(net: Any, path: str, subject: str) -> Any:
+    """The module of a net at a dotted path, or an error with the nearest path.
+
+    Args:
+        net: an `nn.Module`.
+        path: as in `net.named_modules()`; empty for the net itself.
+        subject: how the message starts, e.g. `features.low: the student`.
+
+    Raises:
+        ConfigError: `<subject> has no module <path>`, and the nearest one.
+    """
+    modules = dict(net.named_modules(remove_duplicate=False))
+    if path not in modules:
+        raise ConfigError(f"{subject} has no module {path!r}.{nearest(path, [name for name in modules if name])}")
+    return modules[path]

@@ -1,6 +1,6 @@
-"""Call a net with named inputs and get features by name, without touching the net.
+"""Named inputs and features of a net, without a change to the net.
 
-A feature is `module.path` or `module.path:item.item`. The part behind the colon picks from a tuple or list (a number)
+A feature is `module.path` or `module.path:item.item`. The part behind the colon selects from a tuple or list (a number)
 or from a mapping (a key). An empty module path is the net itself: `:out` is entry `out` of its output, `:` is the
 output as it is. A path to a buffer gives the buffer, as it is after the pass.
 """
@@ -11,28 +11,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_runner.errors import ConfigError, nearest
+from kd_runner.errors import ConfigError, find_module, nearest
 from kd_runner.pruning.pruned import Pruned
 
 
 class FeatureExtractor:
-    """A net with named inputs and features.
+    """Calls a net with a batch and returns features by name, recorded with forward hooks.
 
-    It is no module: the net stays a plain one, and its state dict has no prefix.
+    It is no `nn.Module`: the net stays a plain one, and its state dict has no prefix.
 
     Args:
         net: any module.
         inputs: argument name of `net.forward` to batch key.
-        features: feature name to feature path.
-        key: configuration key for messages, `student` or `teacher`.
-        train_inputs: further arguments, given in training mode only: what a net draws denoising queries from.
+        features: feature name to feature path (`module.path:item`).
+        role: `student` or `teacher`; starts every message.
+        train_inputs: further arguments, given in training mode only, e.g. the labels for denoising queries.
 
     Attributes:
         frozen: modules that stay in eval mode while the net trains (`student.share_modules`).
-        pruned: what was cut out of the net, or None.
+        pruned: what was removed from the net, or None.
+        net_config: the resolved configuration that builds the net, `{"_target_": ..., ...}`, or None.
 
     Raises:
         ConfigError: a feature names no module of the net.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> features = FeatureExtractor(net, inputs={"input": "x"}, features={"hidden": "0", "logits": ":"})
+        >>> {name: tuple(value.shape) for name, value in features({"x": torch.ones(3, 4)}).items()}
+        {'hidden': (3, 8), 'logits': (3, 2)}
     """
 
     def __init__(
@@ -40,47 +47,58 @@ class FeatureExtractor:
         net: nn.Module,
         inputs: Mapping[str, str],
         features: Mapping[str, str],
-        key: str,
+        role: str = "student",
         train_inputs: Mapping[str, str] | None = None,
     ):
-        self.net, self.inputs, self.features, self.key = net, dict(inputs), dict(features), key
+        self.net, self.inputs, self.features, self.role = net, dict(inputs), dict(features), role
         self.train_inputs = dict(train_inputs or {})
         self.frozen: list[nn.Module] = []
         self.pruned: Pruned | None = None
-        modules = dict(net.named_modules(remove_duplicate=False))
+        self.net_config: dict[str, Any] | None = None
         self._buffers = {name for name, _ in net.named_buffers(remove_duplicate=False)}
         for name, path in self.features.items():
             module = path.partition(":")[0]
-            if module not in modules and module not in self._buffers:
-                raise ConfigError(f"{key}.features.{name}: no module {module!r}.{nearest(module, modules)}")
+            if module not in self._buffers:
+                find_module(net, module, f"{role}.features.{name}: the net")
 
-    def __call__(self, batch: Mapping[str, Any], names: Iterable[str]) -> dict[str, Tensor]:
-        """Run the net once and return the named features. A module that runs twice gives its last output.
+    def __call__(self, batch: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """Run the net once and return features by name. A module that runs twice gives its last output.
+
+        Args:
+            batch: tensors by key.
+            names: the features; None for all of them.
 
         Raises:
-            ConfigError: an unknown name, an input that the batch lacks, a feature that did not fire or gave no tensor.
+            ConfigError: an unknown name, an input that the batch lacks, a module that was not called, an output that
+                is no tensor, that a later module changed in place, or that was made without gradients while training.
         """
-        found: dict[str, Tensor] = {}
+        names = list(self.features if names is None else names)
+        recorded: dict[str, tuple[Tensor, int]] = {}
         hooks = []
-        names = list(names)
+        training = self.net.training and torch.is_grad_enabled()
         try:
             for name in names:
-                module, _, items = self._path(name).partition(":")
-                if module and module not in self._buffers:
-                    hook = self._recorder(found, name, items)
-                    hooks.append(self.net.get_submodule(module).register_forward_hook(hook))
+                path, _, items = self._path(name).partition(":")
+                if path and path not in self._buffers:
+                    module = self.net.get_submodule(path)
+                    hooks.append(module.register_forward_hook(self._recorder(recorded, name, items, training)))
             output = self.net(**self._arguments(batch))
         finally:
             for hook in hooks:
                 hook.remove()
-        found |= self.outputs(output, names)
-        found |= {
-            name: self.net.get_buffer(self.features[name]) for name in names if self.features[name] in self._buffers
-        }
+        for name, (value, version) in recorded.items():
+            if _version(value) != version:
+                raise ConfigError(
+                    f"{self._where(name)}: a later module changes this output in place, so it is not what "
+                    "the module returned; set inplace=False there, or read the output of that later module"
+                )
+        features = {name: value for name, (value, _) in recorded.items()} | self.outputs(output, names)
         for name in names:
-            if name not in found:
-                raise ConfigError(self._silent(name, self._path(name), batch))
-        return found
+            if self.features[name] in self._buffers:
+                features[name] = self.net.get_buffer(self.features[name])
+            if name not in features:
+                raise ConfigError(self._not_called(name, self._path(name), batch))
+        return features
 
     def one_sample(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Arguments of `net.forward` for the first sample of a batch, on the CPU."""
@@ -88,32 +106,41 @@ class FeatureExtractor:
 
     def outputs(self, output: Any, names: Iterable[str]) -> dict[str, Tensor]:
         """Those of the names that are features on the net's own output (`:...`)."""
-        own = {name: self.features[name] for name in names}
-        return {name: self._item(name, output, path[1:]) for name, path in own.items() if path.startswith(":")}
+        paths = {name: self.features[name] for name in names}
+        return {name: self._item(name, output, path[1:]) for name, path in paths.items() if path.startswith(":")}
 
     def _path(self, name: str) -> str:
         if name not in self.features:
             raise ConfigError(
-                f"{self.key}.features has no {name!r}, which a loss or metric reads.{nearest(name, self.features)}"
+                f"{self.role}.features has no {name!r}, which a loss or metric reads.{nearest(name, self.features)}"
             )
         return self.features[name]
 
-    def _arguments(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        wanted = {**self.inputs, **self.train_inputs} if self.net.training else self.inputs
-        for argument, name in wanted.items():
-            if name not in batch:
-                where = "inputs" if argument in self.inputs else "train_inputs"
-                raise ConfigError(f"{self.key}.{where}.{argument}: the batch has no {name!r}.{nearest(name, batch)}")
-        return {argument: batch[name] for argument, name in wanted.items()}
+    def _where(self, name: str) -> str:
+        return f"{self.role}.features.{name} ({self.features[name]})"
 
-    def _recorder(self, found: dict[str, Tensor], name: str, items: str):
+    def _arguments(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        inputs = {**self.inputs, **self.train_inputs} if self.net.training else self.inputs
+        for argument, name in inputs.items():
+            if name not in batch:
+                group = "inputs" if argument in self.inputs else "train_inputs"
+                raise ConfigError(f"{self.role}.{group}.{argument}: the batch has no {name!r}.{nearest(name, batch)}")
+        return {argument: batch[name] for argument, name in inputs.items()}
+
+    def _recorder(self, recorded: dict[str, tuple[Tensor, int]], name: str, items: str, training: bool):
         def record(module: nn.Module, args: Any, output: Any) -> None:
-            found[name] = self._item(name, output, items)
+            value = self._item(name, output, items)
+            if training and not torch.is_grad_enabled() and value.is_floating_point() and _trains(module):
+                raise ConfigError(
+                    f"{self._where(name)}: it is computed without gradients, so a loss on it would train nothing; with "
+                    "torch.utils.checkpoint give use_reentrant=False"
+                )
+            recorded[name] = value, _version(value)
 
         return record
 
     def _item(self, name: str, value: Any, items: str) -> Tensor:
-        where = f"{self.key}.features.{name} ({self.features[name]})"
+        where = self._where(name)
         for item in filter(None, items.split(".")):
             if isinstance(value, Mapping):
                 entries = {str(entry): entry for entry in value}
@@ -125,7 +152,7 @@ class FeatureExtractor:
                     raise ConfigError(f"{where}: a {type(value).__name__} of {len(value)} has no item {item!r}.")
                 value = value[int(item)]
             else:
-                raise ConfigError(f"{where}: nothing to pick {item!r} from in a {type(value).__name__}.")
+                raise ConfigError(f"{where}: a {type(value).__name__} has no item {item!r}.")
         if isinstance(value, Mapping):
             raise ConfigError(
                 f"{where}: the module returns a mapping; choose one with ':{next(iter(value), '')}'. "
@@ -139,12 +166,13 @@ class FeatureExtractor:
             raise ConfigError(f"{where}: a {type(value).__name__}, not a tensor.")
         return value
 
-    def _silent(self, name: str, path: str, batch: Mapping[str, Any]) -> str:
-        fired: list[str] = []
+    def _not_called(self, name: str, path: str, batch: Mapping[str, Any]) -> str:
+        """The message for a module that did not run: what ran instead."""
+        called: list[str] = []
         hooks = [
-            module.register_forward_hook(lambda *_, at=at: fired.append(at))
-            for at, module in self.net.named_modules()
-            if at
+            module.register_forward_hook(lambda *_, name=name: called.append(name))
+            for name, module in self.net.named_modules()
+            if name
         ]
         try:
             with torch.no_grad():
@@ -153,6 +181,16 @@ class FeatureExtractor:
             for hook in hooks:
                 hook.remove()
         module = path.partition(":")[0]
-        inside = [at for at in fired if at.startswith(module + ".")]
-        hint = f" It is a container; {inside[-1]!r} inside it did run." if inside else nearest(module, fired)
-        return f"{self.key}.features.{name}: module {module!r} exists but is never called in the forward pass.{hint}"
+        inside = [name for name in called if name.startswith(module + ".")]
+        hint = f" It is a container; {inside[-1]!r} inside it did run." if inside else nearest(module, called)
+        return f"{self.role}.features.{name}: module {module!r} exists but is never called in the forward pass.{hint}"
+
+
+def _version(value: Tensor) -> int:
+    """How often a tensor was changed in place; tensors of inference mode do not count it."""
+    return 0 if value.is_inference() else value._version
+
+
+def _trains(module: nn.Module) -> bool:
+    parameters = list(module.parameters())
+    return not parameters or any(parameter.requires_grad for parameter in parameters)

@@ -1,4 +1,4 @@
-"""Names of tensors: the only place that resolves `student.low`, `teacher.logits`, `batch.target`."""
+"""Input specs: which tensors of `student`, `teacher` and `batch` a loss or metric reads, by name."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,42 +7,90 @@ from kd_runner.errors import ConfigError, nearest
 
 SOURCES = ("student", "teacher", "batch")
 
-InputSpec = str | list["InputSpec"] | dict[str, "InputSpec"]
+Spec = str | list["Spec"] | dict[str, "Spec"]
+"""`source.name`, or lists and mappings of such."""
+
+Sources = Mapping[str, Mapping[str, Any]]
+"""Source to its values by name."""
 
 
-def names(wire: InputSpec) -> Iterator[tuple[str, str]]:
-    """Yield (source, name) of every leaf of a wire: a string, or lists and mappings of strings.
+class InputSpec:
+    """The inputs of a loss or metric. Parsed once, when it is made; `resolve` then only looks tensors up.
+
+    Args:
+        spec: a string `source.name`, or lists and mappings of such; the source is `student`, `teacher` or `batch`.
+
+    Attributes:
+        spec: the argument, as plain lists and dicts.
+        sources: the sources that are read.
 
     Raises:
-        ConfigError: a leaf is not `source.name` with a known source.
+        ConfigError: an entry is not `source.name` with a known source.
+
+    Example:
+        >>> spec = InputSpec({"logits": "student.out", "target": "batch.label"})
+        >>> spec.resolve({"student": {"out": 1.0}, "batch": {"label": 2}})
+        {'logits': 1.0, 'target': 2}
     """
-    if isinstance(wire, Mapping):
-        wire = list(wire.values())
-    if isinstance(wire, list):
-        for part in wire:
-            yield from names(part)
-        return
-    source, _, name = str(wire).partition(".")
+
+    def __init__(self, spec: Any):
+        self.spec: Spec = _plain(spec)
+        self._parsed = _parse(self.spec)
+        self._names = tuple(dict.fromkeys(_names(self._parsed)))
+        self.sources = frozenset(source for source, _ in self._names)
+
+    def required_features(self, source: str) -> tuple[str, ...]:
+        """Names that are read from one source, each once, in the order of the spec."""
+        return tuple(name for read, name in self._names if read == source)
+
+    def resolve(self, sources: Sources) -> Any:
+        """The tensors, in the structure of the spec: a string gives a tensor, a list a list, a mapping a dict.
+
+        Raises:
+            ConfigError: a name is not among the values of its source.
+        """
+        return _resolve(self._parsed, sources)
+
+
+def _plain(spec: Any) -> Any:
+    if isinstance(spec, InputSpec):
+        return spec.spec
+    if isinstance(spec, Mapping):
+        return {str(key): _plain(part) for key, part in spec.items()}
+    if isinstance(spec, list | tuple):
+        return [_plain(part) for part in spec]
+    return spec
+
+
+def _parse(spec: Any) -> Any:
+    """The spec with a tuple (source, name) for every string."""
+    if isinstance(spec, dict):
+        return {key: _parse(part) for key, part in spec.items()}
+    if isinstance(spec, list):
+        return [_parse(part) for part in spec]
+    source, _, name = str(spec).partition(".")
     if source not in SOURCES or not name:
         raise ConfigError(
-            f"{wire!r} is not a wire; write one of student.X, teacher.X, batch.X.{nearest(source, SOURCES)}"
+            f"{spec!r} is not an input spec; write one of student.X, teacher.X, batch.X.{nearest(source, SOURCES)}"
         )
-    yield source, name
+    return source, name
 
 
-def required_features(wires: list[InputSpec], source: str) -> set[str]:
-    """Names that the wires read from one source."""
-    return {name for wire in wires for where, name in names(wire) if where == source}
+def _names(parsed: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(parsed, tuple):
+        yield parsed
+        return
+    for part in parsed.values() if isinstance(parsed, dict) else parsed:
+        yield from _names(part)
 
 
-def resolve(wire: InputSpec, scope: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Tensors of a wire, in its own shape: a string gives a tensor, a list a list, a mapping a dict."""
-    if isinstance(wire, Mapping):
-        return {key: resolve(part, scope) for key, part in wire.items()}
-    if isinstance(wire, list):
-        return [resolve(part, scope) for part in wire]
-    ((source, name),) = names(wire)
-    values = scope.get(source, {})
-    if name not in values:
-        raise ConfigError(f"'{source}.{name}' is read but not there.{nearest(name, values)}")
-    return values[name]
+def _resolve(parsed: Any, sources: Sources) -> Any:
+    if isinstance(parsed, tuple):
+        source, name = parsed
+        values = sources.get(source, {})
+        if name not in values:
+            raise ConfigError(f"'{source}.{name}' is read but not there.{nearest(name, values)}")
+        return values[name]
+    if isinstance(parsed, dict):
+        return {key: _resolve(part, sources) for key, part in parsed.items()}
+    return [_resolve(part, sources) for part in parsed]

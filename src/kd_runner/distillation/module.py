@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from kd_runner.distillation.features import FeatureExtractor
-from kd_runner.distillation.inputs import InputSpec, required_features, resolve
+from kd_runner.distillation.inputs import InputSpec, Sources
 from kd_runner.distillation.loss_terms import LossTerm, weighted_total
 from kd_runner.distillation.optim import layer_factors, parameter_groups, scale_rates
 from kd_runner.errors import ConfigError
@@ -21,7 +21,7 @@ Batch = Mapping[str, Any]
 
 
 class Distiller(LightningModule):
-    """Trains `student` on loss terms; those that read `teacher.*` make the teacher run, else it costs nothing.
+    """Trains a student on loss terms, some of which read a frozen teacher. The teacher runs only where it is read.
 
     Args:
         student: net to train.
@@ -30,8 +30,21 @@ class Distiller(LightningModule):
         metrics: name to (metric, inputs): what is measured on the validation set.
         optimizer: parameter groups to optimizer.
         scheduler: (optimizer, total_steps) to a schedule that moves every step; None for a constant rate.
-        alpha: share of distillation in the total; None for the plain weighted sum (`weighted_total`).
+        alpha: fraction of distillation in the total; None for the plain weighted sum (`weighted_total`).
         layer_decay: arguments of `optim.layer_factors` besides the net; None for one learning rate.
+
+    Attributes:
+        student, teacher: the `FeatureExtractor`s.
+        net: the student's net; a submodule, so that it is optimized and saved. The teacher is none.
+        recorded_teacher: what answers for the teacher in training batches, or None (`teacher_cache`).
+
+    Example:
+        >>> student = FeatureExtractor(nn.Linear(4, 2), inputs={"input": "x"}, features={"logits": ":"})
+        >>> ce = LossTerm("ce", nn.CrossEntropyLoss(), {"input": "student.logits", "target": "batch.y"})
+        >>> module = Distiller(student, terms=[ce])
+        >>> values = module.build_losses({"x": torch.ones(3, 4), "y": torch.tensor([0, 1, 1])})
+        >>> list(values)
+        ['ce']
     """
 
     def __init__(
@@ -39,25 +52,23 @@ class Distiller(LightningModule):
         student: FeatureExtractor,
         teacher: FeatureExtractor | None = None,
         terms: Iterable[LossTerm] = (),
-        metrics: Mapping[str, tuple[Metric, Mapping[str, InputSpec]]] | None = None,
+        metrics: Mapping[str, tuple[Metric, Mapping[str, Any]]] | None = None,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer] = torch.optim.AdamW,
         scheduler: Callable[..., LRScheduler] | None = None,
         alpha: float | None = None,
         layer_decay: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        self.student = student.net
+        metrics = metrics or {}
+        self.student, self.teacher = student, teacher
+        self.net = student.net
         self.terms = list(terms)
-        self.losses = nn.ModuleDict({t.name: t.fn for t in self.terms if isinstance(t.fn, nn.Module)})
-        self.metrics = nn.ModuleDict({name: metric for name, (metric, _) in (metrics or {}).items()})
+        self.losses = nn.ModuleDict({term.name: term.fn for term in self.terms if isinstance(term.fn, nn.Module)})
+        self.metrics = nn.ModuleDict({name: metric for name, (metric, _) in metrics.items()})
+        self.loss_inputs = InputSpec({term.name: term.inputs for term in self.terms})
+        self.metric_inputs = InputSpec({name: spec for name, (_, spec) in metrics.items()})
         self.alpha, self.layer_decay = alpha, layer_decay
-        self.tapped_student = student
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
-        self.loss_wires: list[InputSpec] = [dict(t.inputs) for t in self.terms]
-        self._metric_wires: dict[str, InputSpec] = {name: dict(wires) for name, (_, wires) in (metrics or {}).items()}
-        # In a tuple, so that no module registers it: not saved, not set to train, not seen by DDP or the optimizer.
-        self._teacher = (teacher,)
-        # What answers in its stead for training batches, if anything does (`teacher_cache`).
         self.recorded_teacher: Callable[[Batch, Iterable[str]], dict[str, Tensor]] | None = None
         if teacher is not None:
             teacher.net.requires_grad_(False).eval()
@@ -65,52 +76,45 @@ class Distiller(LightningModule):
     def train(self, mode: bool = True) -> "Distiller":
         """Modules that the student does not train stay in eval mode: no dropout, no noise, no moving statistics."""
         super().train(mode)
-        for module in self.tapped_student.frozen:
+        for module in self.student.frozen:
             module.eval()
         return self
 
     @property
     def role(self) -> str:
         """`student`, or `teacher` where that is what is trained: names the weight files."""
-        return self.tapped_student.key
+        return self.student.role
 
-    @property
-    def teacher(self) -> FeatureExtractor | None:
-        return self._teacher[0]
-
-    def scope(self, batch: Batch, wires: list[InputSpec], recorded: bool = False) -> dict[str, Mapping[str, Any]]:
-        """Everything that the wires read, by source and name. The teacher runs without gradients, and only if read.
+    def sources(self, batch: Batch, inputs: InputSpec, recorded: bool = False) -> Sources:
+        """The batch and the features that the inputs need. The teacher runs without gradients, and only if read.
 
         Args:
-            recorded: take the recorded teacher where there is one; it knows the training samples alone.
+            recorded: use the recorded teacher where there is one; it knows the training samples alone.
         """
-        scope: dict[str, Mapping[str, Any]] = {"batch": batch}
-        teacher = (recorded and self.recorded_teacher) or self.teacher
-        if (names := required_features(wires, "teacher")) and teacher:
+        sources: dict[str, Mapping[str, Any]] = {"batch": batch}
+        teacher: Callable[[Batch, Iterable[str]], dict[str, Tensor]] | None = self.teacher
+        if recorded and self.recorded_teacher is not None:
+            teacher = self.recorded_teacher
+        if teacher is not None and (names := inputs.required_features("teacher")):
             with torch.no_grad():
-                scope["teacher"] = teacher(batch, names)
-        if names := required_features(wires, "student"):
-            scope["student"] = self.tapped_student(batch, names)
-        return scope
+                sources["teacher"] = teacher(batch, names)
+        if names := inputs.required_features("student"):
+            sources["student"] = self.student(batch, names)
+        return sources
 
     @torch.no_grad()
     def build_losses(self, example: Batch) -> dict[str, Tensor]:
-        """Let terms make their projections from what the features give on an example batch; return each term's value.
+        """Let terms make their projections from the features of an example batch; return each term's value.
 
         Raises:
-            ConfigError: a term cannot work with what it is given.
+            ConfigError: a term cannot work with its inputs.
         """
         self.eval()
-        scope = self.scope(example, self.loss_wires)
+        arguments = self.loss_inputs.resolve(self.sources(example, self.loss_inputs))
         values = {}
         for term in self.terms:
-            inputs = term.arguments(scope)
-            try:
-                if hasattr(term.fn, "build"):
-                    term.fn.build(**inputs)
-                values[term.name] = term.fn(**inputs)
-            except (ValueError, IndexError, RuntimeError) as error:
-                raise ConfigError(f"loss.{term.name}: {error}") from error
+            term.build(arguments[term.name])
+            values[term.name] = term.call(arguments[term.name])
         self.train()
         return values
 
@@ -123,13 +127,17 @@ class Distiller(LightningModule):
         terms = [term for term in self.terms if not term.uses_teacher]
         if not terms:
             raise ConfigError("pruning.score: needs a loss that reads no teacher; choose pruning/score=magnitude")
-        scope = self.scope(batch, [dict(term.inputs) for term in terms])
-        return weighted_total(terms, {term.name: term.value(scope) for term in terms}, None)
+        sources = self.sources(batch, InputSpec({term.name: term.inputs for term in terms}))
+        return weighted_total(terms, {term.name: term.value(sources) for term in terms}, None)
+
+    def loss_values(self, sources: Sources) -> dict[str, Tensor]:
+        """Every term's unweighted value by name."""
+        arguments = self.loss_inputs.resolve(sources)
+        return {term.name: term.call(arguments[term.name]) for term in self.terms}
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """`loss`, and `terms`, the detached values by name, `total` among them."""
-        scope = self.scope(batch, self.loss_wires, recorded=True)
-        values = {term.name: term.value(scope) for term in self.terms}
+        values = self.loss_values(self.sources(batch, self.loss_inputs, recorded=True))
         total = weighted_total(self.terms, values, self.alpha)
         terms = {name: value.detach() for name, value in {**values, "total": total}.items()}
         # Straight to the loggers: self.log costs a third of a millisecond a value and step.
@@ -144,17 +152,18 @@ class Distiller(LightningModule):
         return {"loss": total, "terms": terms}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.update_metrics(self.metrics, self.scope(batch, list(self._metric_wires.values())))
+        self.update_metrics(self.metrics, self.sources(batch, self.metric_inputs))
 
     def on_validation_epoch_end(self) -> None:
         for name, value in self.compute_metrics(self.metrics).items():
             self.log(f"val/{name}", value, prog_bar="/" not in name)
 
-    def update_metrics(self, metrics: nn.ModuleDict, scope: Mapping[str, Mapping[str, Any]]) -> None:
-        """Feed metrics (the module's own, or copies of them) from a scope."""
+    def update_metrics(self, metrics: nn.ModuleDict, sources: Sources) -> None:
+        """Update metrics (the module's own, or copies of them) from the sources of a batch."""
+        arguments = self.metric_inputs.resolve(sources)
         metric: Any
         for name, metric in metrics.items():
-            metric.update(**resolve(self._metric_wires[name], scope))
+            metric.update(**arguments[name])
 
     @staticmethod
     def compute_metrics(metrics: nn.ModuleDict) -> dict[str, Tensor]:
@@ -168,21 +177,21 @@ class Distiller(LightningModule):
         return results
 
     def configure_optimizers(self) -> Any:
-        factors = None if self.layer_decay is None else layer_factors(self.student, **self.layer_decay)
-        optimizer = scale_rates(self._make_optimizer(parameter_groups([self.student, self.losses], factors)))
+        factors = None if self.layer_decay is None else layer_factors(self.net, **self.layer_decay)
+        optimizer = scale_rates(self._make_optimizer(parameter_groups([self.net, self.losses], factors)))
         if self._make_scheduler is None:
             return optimizer
         schedule = self._make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.tapped_student.pruned is not None:
-            checkpoint["pruning"] = self.tapped_student.pruned.spec
+        if self.student.pruned is not None:
+            checkpoint["pruning"] = self.student.pruned.spec
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Before the weights are loaded, and the optimizer is made: cut the student to their widths."""
-        if (pruned := self.tapped_student.pruned) is not None:
-            specs.advance(pruned.part(self.student), pruned.spec, checkpoint["pruning"])
+        if (pruned := self.student.pruned) is not None:
+            specs.advance(pruned.part(self.net), pruned.spec, checkpoint["pruning"])
             pruned.spec = checkpoint["pruning"]
 
     def on_fit_start(self) -> None:
