@@ -36,7 +36,14 @@ def distiller(alpha: float | None = 0.7, distils: bool = True) -> Distiller:
     nets = [FeatureExtractor(nn.Linear(3, 2), {"input": "x"}, {"logits": ":"}, key) for key in ("student", "teacher")]
     terms = [LossTerm("ce", CrossEntropy(), {"logits": "student.logits", "target": "batch.y"})]
     if distils:
-        terms.append(LossTerm("kl", KLLogits(4.0), {"student": "student.logits", "teacher": "teacher.logits"}))
+        terms.append(
+            LossTerm(
+                "kl",
+                KLLogits(4.0),
+                {"student": "student.logits", "teacher": "teacher.logits"},
+                temperature_is_shared=True,
+            )
+        )
     return Distiller(nets[0], nets[1] if distils else None, terms, alpha=alpha)
 
 

@@ -46,11 +46,11 @@ class Diary(Callback):
         self.rates: list[list[float]] = []
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        self._before = {name: value.clone() for name, value in pl_module.student.state_dict().items()}
+        self._before = {name: value.clone() for name, value in pl_module.net.state_dict().items()}
         self.rates.append([group["lr"] for group in trainer.optimizers[0].param_groups])
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        after = pl_module.student.state_dict()
+        after = pl_module.net.state_dict()
         names = {name for name, value in self._before.items() if not torch.equal(value, after[name])}
         parts = ("encoder.blocks.1", "encoder.blocks.0", "encoder.stem", "encoder.norm", "decoder")
         self.moved.append({part for part in parts if any(name.startswith(part) for name in names)})
@@ -110,8 +110,8 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, stopped: int) 
     fit(tmp_path, stages(), epochs=stopped)
     diary, resumed = fit(tmp_path, stages(), resume=str(tmp_path / "stopped.ckpt"))
     assert len(diary.moved) == EPOCHS - stopped
-    for name, value in whole.student.state_dict().items():
-        assert torch.equal(value, resumed.student.state_dict()[name]), name
+    for name, value in whole.net.state_dict().items():
+        assert torch.equal(value, resumed.net.state_dict()[name]), name
 
 
 @pytest.mark.parametrize(

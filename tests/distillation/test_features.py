@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from kd_runner.distillation.features import FeatureExtractor
@@ -45,8 +46,8 @@ class Net(nn.Module):
 BATCH = {"image": torch.ones(1), "target": torch.zeros(1)}
 
 
-def tapped(**features: str) -> FeatureExtractor:
-    return FeatureExtractor(Net(), inputs={"image": "image"}, features=features, key="student")
+def extractor(**features: str) -> FeatureExtractor:
+    return FeatureExtractor(Net(), inputs={"image": "image"}, features=features, role="student")
 
 
 @pytest.mark.parametrize(
@@ -57,19 +58,19 @@ def tapped(**features: str) -> FeatureExtractor:
         (":all.0", 29),
     ],
 )  # fmt: skip
-def test_a_tap_finds_its_tensor(path: str, value: float) -> None:
-    assert tapped(x=path)(BATCH, ["x"])["x"].item() == value
+def test_a_path_gives_its_tensor(path: str, value: float) -> None:
+    assert extractor(x=path)(BATCH, ["x"])["x"].item() == value
 
 
 def test_only_what_is_asked_for_is_given() -> None:
     """A feature that nobody reads cannot fail either."""
-    net = tapped(low="plain", mid="pair:0", logits=":out", broken=":all.5", silent="unused")
+    net = extractor(low="plain", mid="pair:0", logits=":out", broken=":all.5", silent="unused")
     assert net(BATCH, ["low", "logits"]).keys() == {"low", "logits"}
     assert net(BATCH, []) == {}
 
 
 def test_a_net_that_returns_a_tensor_is_tapped_by_a_colon() -> None:
-    net = FeatureExtractor(Times(3), inputs={"x": "image"}, features={"logits": ":"}, key="student")
+    net = FeatureExtractor(Times(3), inputs={"x": "image"}, features={"logits": ":"}, role="student")
     assert net(BATCH, ["logits"])["logits"].item() == 3
 
 
@@ -86,20 +87,20 @@ def test_a_module_that_runs_twice_gives_its_last_output() -> None:
 
 def test_gradients_flow_through_a_tap() -> None:
     image = torch.ones(1, requires_grad=True)
-    tapped(x="dict:b")({"image": image}, ["x"])["x"].backward()
+    extractor(x="dict:b")({"image": image}, ["x"])["x"].backward()
     assert image.grad.item() == -7
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("plian", "student.features.x: no module 'plian'. Did you mean 'plain'?"),
-        ("net.blocks.0", "student.features.x: no module 'net.blocks.0'. Did you mean 'blocks.0'?"),
+        ("plian", "student.features.x: the net has no module 'plian'. Did you mean 'plain'?"),
+        ("net.blocks.0", "student.features.x: the net has no module 'net.blocks.0'. Did you mean 'blocks.0'?"),
     ],
 )
-def test_a_misspelt_module_is_told_the_nearest_at_once(path: str, message: str) -> None:
+def test_a_misspelt_module_gets_the_nearest_at_once(path: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        tapped(x=path)
+        extractor(x=path)
     assert str(caught.value) == message
 
 
@@ -113,7 +114,7 @@ def test_a_misspelt_module_is_told_the_nearest_at_once(path: str, message: str) 
         ("pair", "returns a tuple of 2; choose one with ':0'"),
         ("list:2", "a list of 2 has no item '2'"),
         ("pair:first", "a tuple of 2 has no item 'first'"),
-        ("plain:out", "nothing to pick 'out' from in a Tensor"),
+        ("plain:out", "a Tensor has no item 'out'"),
         (":uot", "no entry 'uot'. Did you mean 'out'"),
         (":", "returns a mapping; choose one with ':out'"),
         (":all", "returns a list of 1"),
@@ -121,14 +122,14 @@ def test_a_misspelt_module_is_told_the_nearest_at_once(path: str, message: str) 
         (":scale", "a NoneType, not a tensor"),
     ],
 )
-def test_a_tap_that_gives_no_tensor_says_why(path: str, message: str) -> None:
+def test_a_feature_that_gives_no_tensor_says_why(path: str, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"^student\.features\.x.*{message}"):
-        tapped(x=path)(BATCH, ["x"])
+        extractor(x=path)(BATCH, ["x"])
 
 
 def test_a_name_that_is_no_tap_is_told_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"student\.features has no 'logit', .* Did you mean 'logits'"):
-        tapped(logits=":out")(BATCH, ["logit"])
+        extractor(logits=":out")(BATCH, ["logit"])
 
 
 def test_an_input_that_the_batch_lacks_is_told_the_nearest() -> None:
@@ -142,7 +143,7 @@ def test_an_input_that_the_batch_lacks_is_told_the_nearest() -> None:
 )
 def test_no_hook_is_left_behind(features: dict[str, str]) -> None:
     """Nor after an exception: in a hook (y is a tuple), or after the pass (y is never called)."""
-    net = tapped(**features)
+    net = extractor(**features)
     try:
         net(BATCH, ["x", "y"])
     except ConfigError:
@@ -151,7 +152,7 @@ def test_no_hook_is_left_behind(features: dict[str, str]) -> None:
 
 
 def test_no_hook_is_left_behind_when_the_net_itself_fails() -> None:
-    net = tapped(x="plain")
+    net = extractor(x="plain")
     with pytest.raises(TypeError):
         net({"image": None}, ["x"])
     assert not any(m._forward_hooks for m in net.net.modules())
@@ -159,7 +160,7 @@ def test_no_hook_is_left_behind_when_the_net_itself_fails() -> None:
 
 @pytest.mark.parametrize(("batch", "names"), [(BATCH, ["x", "z"]), ({}, ["x"])])
 def test_no_hook_is_left_behind_when_a_name_is_wrong(batch: dict[str, Tensor], names: list[str]) -> None:
-    net = tapped(x="plain")
+    net = extractor(x="plain")
     with pytest.raises(ConfigError):
         net(batch, names)
     assert not any(m._forward_hooks for m in net.net.modules())
@@ -169,3 +170,48 @@ def test_the_net_stays_a_plain_one() -> None:
     plain = nn.Sequential(nn.Linear(2, 2))
     net = FeatureExtractor(plain, {"input": "image"}, {"x": "0"}, "student")
     assert net.net is plain and list(net.net.state_dict()) == ["0.weight", "0.bias"]
+
+
+class InPlace(nn.Module):
+    """A convolution's output, changed in place by the ReLU behind it."""
+
+    def __init__(self, inplace: bool):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(1, 2, 1), nn.ReLU(inplace=inplace)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.act(self.conv(image))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_feature_that_a_later_module_changes_in_place_is_refused(grad: bool) -> None:
+    image = {"image": torch.randn(1, 1, 4, 4)}
+    with torch.set_grad_enabled(grad):
+        net = FeatureExtractor(InPlace(True), {"image": "image"}, {"x": "conv", "y": "act"})
+        assert net(image, ["y"])["y"].min() >= 0
+        with pytest.raises(ConfigError, match=r"student\.features\.x \(conv\): a later module changes this output"):
+            net(image, ["x"])
+        FeatureExtractor(InPlace(False), {"image": "image"}, {"x": "conv"})(image, ["x"])
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, use_reentrant: bool):
+        super().__init__()
+        self.stem, self.body, self.use_reentrant = nn.Linear(2, 2), nn.Linear(2, 2), use_reentrant
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.utils.checkpoint.checkpoint(self.body, self.stem(x), use_reentrant=self.use_reentrant)
+
+
+def test_a_feature_without_gradient_is_refused_in_training() -> None:
+    batch = {"x": torch.randn(3, 2)}
+    net = FeatureExtractor(Checkpointed(True), {"x": "x"}, {"x": "body"})
+    with pytest.raises(ConfigError, match=r"student\.features\.x \(body\): it is computed without gradients"):
+        net(batch, ["x"])
+    with torch.no_grad():
+        assert net(batch, ["x"])["x"].shape == (3, 2)
+    net.net.eval()
+    net(batch, ["x"])
+    free = FeatureExtractor(Checkpointed(False), {"x": "x"}, {"x": "body"})
+    free(batch, ["x"])["x"].sum().backward()
+    assert free.net.body.weight.grad is not None

@@ -43,7 +43,7 @@ class Net(nn.Module):
         return {"out": self.head(self.body(image))}
 
 
-def tapped(key: str, width: int, classes: int = 3) -> FeatureExtractor:
+def extractor(key: str, width: int, classes: int = 3) -> FeatureExtractor:
     torch.manual_seed(width)
     return FeatureExtractor(Net(width, classes), {"image": "image"}, {"logits": ":out", "feat": "body"}, key)
 
@@ -73,8 +73,8 @@ def terms(*names: str) -> list[LossTerm]:
 def distiller(*names: str, metric_inputs: dict[str, str] = IOU, **options: Any) -> Distiller:
     torch.manual_seed(0)
     module = Distiller(
-        tapped("student", 4),
-        tapped("teacher", 8),
+        extractor("student", 4),
+        extractor("teacher", 8),
         terms(*(names or ("ce", "kl", "cosine"))),
         metrics={"iou": (SegmentationIoU(3), metric_inputs)},
         optimizer=functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9),
@@ -113,14 +113,14 @@ def test_the_teacher_stays_in_eval_bit_for_bit(trained) -> None:
     module.train()
     assert not any(m.training for m in module.teacher.net.modules())
     assert all(torch.equal(value, teacher[name]) for name, value in module.teacher.net.state_dict().items())
-    assert module.student.training and module.student.body[1].num_batches_tracked == 6
+    assert module.net.training and module.net.body[1].num_batches_tracked == 6
 
 
 def test_the_teacher_has_no_gradient_and_no_place_in_the_optimizer(trained) -> None:
     module = trained[0]
     assert all(p.grad is None and not p.requires_grad for p in module.teacher.net.parameters())
     optimized = {id(p) for group in module.configure_optimizers().param_groups for p in group["params"]}
-    assert optimized == {id(p) for m in (module.student, module.losses) for p in m.parameters()}
+    assert optimized == {id(p) for m in (module.net, module.losses) for p in m.parameters()}
 
 
 def test_the_teacher_is_in_no_state_dict_and_no_byte_of_the_checkpoint(trained) -> None:
@@ -128,8 +128,8 @@ def test_the_teacher_is_in_no_state_dict_and_no_byte_of_the_checkpoint(trained) 
     content = path.read_bytes()
     weights = {name: value.numpy().tobytes() for name, value in teacher.items() if value.numel() > 8}
     assert weights and not any(data in content for data in weights.values())
-    assert module.student.head.weight.detach().numpy().tobytes() in content
-    assert {name.split(".")[0] for name in module.state_dict()} == {"student", "losses"}
+    assert module.net.head.weight.detach().numpy().tobytes() in content
+    assert {name.split(".")[0] for name in module.state_dict()} == {"net", "losses"}
     assert not any(m is module.teacher.net for m in module.modules())
 
 
@@ -140,16 +140,16 @@ def test_projections_are_trained_and_in_the_checkpoint(trained) -> None:
     assert saved[name].shape == (8, 4, 1, 1)
     assert torch.equal(saved[name], module.state_dict()[name])
     assert not torch.equal(saved[name], before[name])
-    assert not torch.equal(saved["student.head.weight"], before["student.head.weight"])
+    assert not torch.equal(saved["net.head.weight"], before["net.head.weight"])
 
 
 def test_the_saved_student_is_the_plain_class_without_projections(trained, tmp_path: Path) -> None:
     module = trained[0]
-    save_student(module.student, tmp_path / "student.safetensors")
+    save_student(module.net, tmp_path / "student.safetensors")
     plain = Net(4)
     plain.load_state_dict(safetensors.torch.load_file(tmp_path / "student.safetensors"), strict=True)
     image = batch()["image"]
-    assert torch.equal(plain.eval()(image)["out"], module.student.eval()(image)["out"])
+    assert torch.equal(plain.eval()(image)["out"], module.net.eval()(image)["out"])
 
 
 def test_a_new_module_takes_the_checkpoint_strictly(trained) -> None:
@@ -160,7 +160,7 @@ def test_a_new_module_takes_the_checkpoint_strictly(trained) -> None:
 
 
 def test_a_checkpoint_of_lightning_can_be_read_as_weights(trained) -> None:
-    assert {name.split(".")[0] for name in read(trained[2], "student.checkpoint")} == {"student", "losses"}
+    assert {name.split(".")[0] for name in read(trained[2], "student.checkpoint")} == {"net", "losses"}
 
 
 class Record(Callback, Logger):
@@ -202,7 +202,7 @@ def test_a_distilled_step_calls_the_teacher_once_and_validation_does_not() -> No
     module = distiller("ce", "kl", "cosine")
     fit(module)
     assert module.teacher.net.calls == 3
-    assert module.student.calls == 1 + 3 + 2  # build, steps, validation batches
+    assert module.net.calls == 1 + 3 + 2  # build, steps, validation batches
 
 
 def test_the_teacher_is_not_called_when_no_term_reads_it() -> None:
@@ -219,14 +219,14 @@ def test_a_metric_that_reads_the_teacher_makes_it_run() -> None:
 
 def test_only_the_student_has_a_graph() -> None:
     module = distiller()
-    scope = module.scope(batch(), module.loss_wires)
-    assert all(value.requires_grad for value in scope["student"].values())
-    assert not any(value.requires_grad for value in scope["teacher"].values())
+    sources = module.sources(batch(), module.loss_inputs)
+    assert all(value.requires_grad for value in sources["student"].values())
+    assert not any(value.requires_grad for value in sources["teacher"].values())
 
 
 def test_undistilled_training_is_the_same_with_and_without_a_teacher_at_hand() -> None:
     with_teacher, alone = distiller("ce"), distiller("ce")
-    alone._teacher = (None,)
+    alone.teacher = None
     for module in (with_teacher, alone):
         torch.manual_seed(1)
         fit(module)
@@ -239,28 +239,28 @@ def test_alpha_zero_moves_the_student_as_no_distillation_does() -> None:
     for module in (blended, alone):
         torch.manual_seed(1)
         fit(module)
-    for ours, theirs in zip(blended.student.parameters(), alone.student.parameters(), strict=True):
+    for ours, theirs in zip(blended.net.parameters(), alone.net.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
 def test_building_losses_tells_values_and_leaves_the_student_as_it_was() -> None:
-    module = Distiller(tapped("student", 4), tapped("teacher", 8), terms("ce", "cosine"))
-    before = {name: value.clone() for name, value in module.student.state_dict().items()}
+    module = Distiller(extractor("student", 4), extractor("teacher", 8), terms("ce", "cosine"))
+    before = {name: value.clone() for name, value in module.net.state_dict().items()}
     values = module.build_losses(batch())
     assert values.keys() == {"ce", "cosine"} and 0 < values["cosine"] < 2
-    assert all(torch.equal(value, before[name]) for name, value in module.student.state_dict().items())
-    assert module.student.training
+    assert all(torch.equal(value, before[name]) for name, value in module.net.state_dict().items())
+    assert module.net.training
 
 
 def test_a_term_that_cannot_work_is_named() -> None:
-    module = Distiller(tapped("student", 4), tapped("teacher", 8, classes=5), terms("ce", "kl"))
+    module = Distiller(extractor("student", 4), extractor("teacher", 8, classes=5), terms("ce", "kl"))
     with pytest.raises(ConfigError, match=r"^loss\.kl: class-count mismatch: student has 3, teacher 5"):
         module.build_losses(batch())
 
 
 def test_a_term_that_reads_a_teacher_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigError, match=r"'teacher\.logits' is read but not there"):
-        Distiller(tapped("student", 4), None, terms("kl")).build_losses(batch())
+        Distiller(extractor("student", 4), None, terms("kl")).build_losses(batch())
 
 
 def test_the_metric_is_that_of_the_whole_validation_set() -> None:
@@ -270,7 +270,7 @@ def test_the_metric_is_that_of_the_whole_validation_set() -> None:
     expected = SegmentationIoU(3)
     samples = data()
     with torch.no_grad():
-        logits = module.student.eval()(torch.stack([s["image"] for s in samples]))["out"]
+        logits = module.net.eval()(torch.stack([s["image"] for s in samples]))["out"]
     expected.update(logits, torch.stack([s["target"] for s in samples]))
     for name, value in expected.compute().items():
         assert trainer.callback_metrics[f"val/{name}"].item() == pytest.approx(value.item(), abs=1e-6)
@@ -284,5 +284,5 @@ def test_the_schedule_spans_the_run_step_by_step() -> None:
 
 
 def test_the_role_names_what_is_trained() -> None:
-    assert Distiller(tapped("teacher", 4)).role == "teacher"
+    assert Distiller(extractor("teacher", 4)).role == "teacher"
     assert distiller("ce").role == "student"

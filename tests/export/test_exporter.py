@@ -49,7 +49,7 @@ def test_the_file_equals_torch_at_other_batch_and_image_sizes(
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     image = torch.randn(3, 3, 64, 96)
     with torch.no_grad():
-        expected = module.student.eval()(image).numpy()
+        expected = module.net.eval()(image).numpy()
     np.testing.assert_allclose(session.run(["logits"], {"image": image.numpy()})[0], expected, atol=1e-4)
 
 
@@ -97,7 +97,7 @@ def test_int8_is_smaller_and_measured_beside_fp32(module: Distiller, data: DataM
     }
     # The fp32 file's metric is torch's.
     for batch in data.plain_val_loader():
-        module.student.eval()
+        module.net.eval()
         with torch.no_grad():
             module.validation_step(batch, 0)
     expected = module.compute_metrics(module.metrics)["miou"]

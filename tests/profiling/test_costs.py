@@ -76,7 +76,7 @@ def test_a_call_is_one_sample_in_eval_mode_without_gradients() -> None:
             seen.append((tuple(image.shape + label.shape), self.training, torch.is_grad_enabled()))
             return image
 
-    net = FeatureExtractor(Net(), {"image": "image", "label": "target"}, {}, key="student")
+    net = FeatureExtractor(Net(), {"image": "image", "label": "target"}, {}, role="student")
     costs.torch_call(net.net, net.one_sample(BATCH))()
     assert seen == [((1, 3, 10, 12, 1), False, False)]
 

@@ -87,4 +87,4 @@ class KDSchedule(Callback):
 
 
 def _softened(pl_module: Any) -> list[Any]:
-    return [term.fn for term in pl_module.terms if term.uses_teacher and hasattr(term.fn, "temperature")]
+    return [term.fn for term in pl_module.terms if term.uses_teacher and term.temperature_is_shared]

@@ -39,26 +39,26 @@ class PruneInRounds(Callback):
         epoch = trainer.current_epoch
         if epoch == 0 or epoch not in self.plan.schedule.epochs():
             return
-        pruned, (optimizer,) = pl_module.tapped_student.pruned, trainer.optimizers
+        pruned, (optimizer,) = pl_module.student.pruned, trainer.optimizers
         assert pruned is not None
         calibration = trainer.datamodule.calibration(self.plan.num_batches)
         batches = (pl_module.transfer_batch_to_device(batch, pl_module.device, 0) for batch in calibration)
         pl_module.eval()
-        done = self.plan.round(pl_module.student, pruned, epoch, pl_module.task_loss, batches, optimizer)
+        done = self.plan.round(pl_module.net, pruned, epoch, pl_module.task_loss, batches, optimizer)
         pl_module.train()
-        pl_module.tapped_student.pruned = done
+        pl_module.student.pruned = done
         if isinstance(trainer.strategy, DDPStrategy):  # its buckets hold the old parameters
             trainer.strategy.model = pl_module
             trainer.strategy.configure_ddp()
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.monitor is not None:
                 _forget(callback, trainer.is_global_zero)
-        done.after = done.cost(pl_module.student)
+        done.after = done.cost(pl_module.net)
         log.info("pruned further at the start of epoch %d\n%s", epoch + 1, done.table)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        if pl_module.tapped_student.pruned is not None:
-            self.result = {"pruning": pl_module.tapped_student.pruned.plain()}
+        if pl_module.student.pruned is not None:
+            self.result = {"pruning": pl_module.student.pruned.plain()}
 
 
 def _forget(callback: ModelCheckpoint, on_disk: bool) -> None:

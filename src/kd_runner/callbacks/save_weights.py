@@ -20,7 +20,7 @@ class SaveWeights(Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         untrained = self._folder(trainer) / f"{pl_module.role}_untrained.safetensors"
         if trainer.is_global_zero and not untrained.exists():
-            save_student(pl_module.student, untrained, self._note(pl_module))
+            save_student(pl_module.net, untrained, self._note(pl_module))
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         folder = self._folder(trainer)
@@ -30,11 +30,11 @@ class SaveWeights(Callback):
             weights = torch.load(chosen[0], map_location="cpu", weights_only=False)["state_dict"]
             pl_module.load_state_dict(weights)
         if trainer.is_global_zero:
-            save_student(pl_module.student, folder / f"{pl_module.role}.safetensors", self._note(pl_module))
+            save_student(pl_module.net, folder / f"{pl_module.role}.safetensors", self._note(pl_module))
 
     @staticmethod
     def _note(module: Any) -> str | None:
-        pruned = module.tapped_student.pruned
+        pruned = module.student.pruned
         return None if pruned is None else pruned.note
 
     @staticmethod

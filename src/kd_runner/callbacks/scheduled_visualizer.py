@@ -31,7 +31,7 @@ class ScheduledVisualizer(Callback):
     @torch.no_grad()
     def found(module: Distiller, batch: Mapping[str, Any], features: Iterable[str]) -> dict[str, dict[str, Tensor]]:
         """These features of the teacher, where there is one, and of the net that trains, by net; in eval mode."""
-        nets = {"teacher": module.teacher, module.role: module.tapped_student}
+        nets = {"teacher": module.teacher, module.role: module.student}
         training, features = module.training, list(features)
         module.eval()
         features = {name: net(batch, features) for name, net in nets.items() if net is not None}

@@ -66,7 +66,7 @@ class StagedTraining(Callback):
                 "callbacks.staged_training freezes parameters, for which DDP would wait: "
                 "trainer.strategy.find_unused_parameters=true"
             )
-        self._stages = self._split(pl_module.student)
+        self._stages = self._split(pl_module.net)
         parameters = [p for modules in self._stages for m in modules for p in m.parameters(recurse=False)]
         self._trainable = {id(p) for p in parameters if p.requires_grad}
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]

@@ -18,7 +18,7 @@ from kd_runner.data.views import FixedAugmentations
 from kd_runner.distillation import checkpoints
 from kd_runner.distillation import student as students
 from kd_runner.distillation.features import FeatureExtractor
-from kd_runner.distillation.inputs import required_features
+from kd_runner.distillation.inputs import InputSpec
 from kd_runner.distillation.loss_terms import LossTerm
 from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError
@@ -93,7 +93,7 @@ def teacher(cfg: DictConfig) -> FeatureExtractor:
             "teacher.checkpoint is null, and teacher.net names no published weights: the teacher would be random. "
             "Give a file, or train one: task=train_teacher"
         )
-    return tapped(cfg, "teacher", to_memory_format(cfg, "teacher", module))
+    return feature_extractor(cfg, "teacher", to_memory_format(cfg, "teacher", module))
 
 
 def student(
@@ -114,7 +114,7 @@ def student(
     elif cfg.student.init is not None:
         assert teacher is not None
         instantiate_checked(cfg.student.init, "student.init")(module, teacher.net)
-    made = tapped(cfg, "student", module)
+    made = feature_extractor(cfg, "student", module)
     made.pruned = pruned
     if cfg.student.trained is not None:
         students.share_modules(made, cfg.student.trained, None if teacher is None else teacher.net)
@@ -132,11 +132,14 @@ def trained(cfg: DictConfig, place: Path) -> FeatureExtractor:
     return student(own)
 
 
-def tapped(cfg: DictConfig, role: str, module: nn.Module) -> FeatureExtractor:
+def feature_extractor(cfg: DictConfig, role: str, module: nn.Module) -> FeatureExtractor:
+    """The net with the inputs and features of `teacher` or `student`."""
     node = cfg[role]
-    return FeatureExtractor(
-        module, inputs=node.inputs, features=node.features, key=role, train_inputs=node.train_inputs
+    features = FeatureExtractor(
+        module, inputs=node.inputs, features=node.features, role=role, train_inputs=node.train_inputs
     )
+    features.net_config = OmegaConf.to_container(node.net, resolve=True)  # type: ignore[assignment]
+    return features
 
 
 def to_memory_format(cfg: DictConfig, role: str, module: nn.Module) -> nn.Module:
@@ -153,8 +156,8 @@ def needs_teacher(cfg: DictConfig) -> bool:
 
 def reads_teacher(cfg: DictConfig) -> bool:
     """Whether any term that counts reads the teacher; if not, it need not be made."""
-    wires = [OmegaConf.to_container(node.inputs) for node in cfg.loss.values() if node.weight != 0]
-    return cfg.kd.enabled and bool(required_features(wires, "teacher"))  # type: ignore[arg-type]
+    specs = [InputSpec(OmegaConf.to_container(node.inputs)) for node in cfg.loss.values() if node.weight != 0]
+    return cfg.kd.enabled and any("teacher" in spec.sources for spec in specs)
 
 
 def terms(cfg: DictConfig) -> list[LossTerm]:
@@ -162,7 +165,9 @@ def terms(cfg: DictConfig) -> list[LossTerm]:
     made = []
     for name, node in cfg.loss.items():
         inputs: Any = OmegaConf.to_container(node.inputs)
-        made.append(LossTerm(name, instantiate_checked(node.fn, f"loss.{name}.fn"), inputs, node.weight))
+        shared = OmegaConf.to_container(node.fn).get("temperature") == "${kd.temperature}"  # type: ignore[union-attr]
+        fn = instantiate_checked(node.fn, f"loss.{name}.fn")
+        made.append(LossTerm(name, fn, inputs, node.weight, temperature_is_shared=shared))
     made = [term for term in made if term.weight != 0 and (cfg.kd.enabled or not term.uses_teacher)]
     if not made:
         raise ConfigError("loss: no term is left to train with (kd.enabled=false leaves those that read no teacher.*)")

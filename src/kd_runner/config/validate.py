@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_runner.distillation.inputs import names, required_features
+from kd_runner.distillation.inputs import InputSpec
 from kd_runner.errors import ConfigError, nearest
 
 # Groups whose files only adjust what other groups define.
@@ -206,9 +206,8 @@ def _check_terms(cfg: DictConfig) -> None:
     for group in ("loss", "metric"):
         for name, node in cfg[group].items():
             _check_known(f"{group}.{name}", node, {"weight", "inputs", "fn"})
-            wires: Any = OmegaConf.to_container(node.inputs)
-            list(names(wires))
+            spec = InputSpec(OmegaConf.to_container(node.inputs))
             for role in ("student", "teacher"):
-                for feature in sorted(required_features([wires], role) - set(cfg[role].features)):
+                for feature in sorted(set(spec.required_features(role)) - set(cfg[role].features)):
                     hint = nearest(feature, cfg[role].features)
                     raise ConfigError(f"{group}.{name}.inputs: {role}.features has no {feature!r}.{hint}")

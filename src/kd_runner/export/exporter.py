@@ -67,7 +67,7 @@ class ExportONNX(Callback):
         """Export the module's student into `folder`; return what was found."""
         from kd_runner.export import onnx  # onnxruntime is heavy, and a run without export does without it
 
-        tapped, batches = self._exported(module.tapped_student, self._batches(data))
+        tapped, batches = self._exported(module.student, self._batches(data))
         for name in (name for score, rows in self.ranked.items() for name in (score, *rows)):
             if name not in tapped.features:
                 raise ConfigError(f"export.ranked: the file gives no {name!r}.{nearest(name, tapped.features)}")

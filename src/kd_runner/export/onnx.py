@@ -50,8 +50,8 @@ def only(tapped: FeatureExtractor, names: Sequence[str]) -> FeatureExtractor:
     own = [name for name, path in tapped.features.items() if path.startswith(":")]
     for name in names:
         if name not in own:
-            raise ConfigError(f"export.outputs: {tapped.key}.features has no output {name!r}.{nearest(name, own)}")
-    return FeatureExtractor(tapped.net, tapped.inputs, {name: tapped.features[name] for name in names}, tapped.key)
+            raise ConfigError(f"export.outputs: {tapped.role}.features has no output {name!r}.{nearest(name, own)}")
+    return FeatureExtractor(tapped.net, tapped.inputs, {name: tapped.features[name] for name in names}, tapped.role)
 
 
 @torch.no_grad()
@@ -79,7 +79,7 @@ def part(
     tapped(batch, [])
     hook.remove()
     features = {name: f":{name}" for name in found.pop("output")}
-    return FeatureExtractor(module, {name: name for name in found}, features, tapped.key), found
+    return FeatureExtractor(module, {name: name for name in found}, features, tapped.role), found
 
 
 def session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:

@@ -34,7 +34,7 @@ def check(cfg: DictConfig, folder: Path) -> None:
     student = build.student(cfg, teacher, data)
     example = data.example()
     module = build.distiller(cfg, student, teacher if build.reads_teacher(cfg) else None, example)
-    _show_taps(module, example)
+    _show_features(module, example)
     _show_parameters(module)
     _show_losses(module, example)
     check_indices(module.terms, data)
@@ -68,24 +68,24 @@ def _show_data(cfg: DictConfig, data: DataModule) -> None:
         raise ConfigError(f"hydra.run.dir: only {free:.2f} GB are free on the disk of {Path.cwd()}")
 
 
-def _show_taps(module: Distiller, example: Any) -> None:
+def _show_features(module: Distiller, example: Any) -> None:
     table = _table("Features", "name", "teacher", "shape", "student", "shape")
     with torch.no_grad():
         module.eval()
-        ours = module.tapped_student(example, list(module.tapped_student.features))
-        theirs = module.teacher(example, list(module.teacher.features)) if module.teacher else {}
+        student = module.student(example)
+        teacher = module.teacher(example) if module.teacher else {}
         module.train()
     paths = module.teacher.features if module.teacher else {}
-    for name in dict.fromkeys([*paths, *module.tapped_student.features]):
-        there = [paths.get(name, "–"), _shape(theirs[name]) if name in theirs else "–"]
-        here = [module.tapped_student.features.get(name, "–"), _shape(ours[name]) if name in ours else "–"]
+    for name in dict.fromkeys([*paths, *module.student.features]):
+        there = [paths.get(name, "–"), _shape(teacher[name]) if name in teacher else "–"]
+        here = [module.student.features.get(name, "–"), _shape(student[name]) if name in student else "–"]
         table.add_row(name, *there, *here)
     console.print(table)
 
 
 def _show_parameters(module: Distiller) -> None:
     table = _table("What trains", "module", "trained", "frozen")
-    parts: dict[str, nn.Module] = {"student": module.student}
+    parts: dict[str, nn.Module] = {"student": module.net}
     parts |= {f"loss.{name}": loss for name, loss in module.losses.items() if list(loss.parameters())}
     if module.teacher is not None:
         parts["teacher"] = module.teacher.net
@@ -108,12 +108,11 @@ def _show_losses(module: Distiller, example: Any) -> None:
         "term", "kind", "weight", "value", "gradient norm at the student", "of it, weighted",
     )  # fmt: skip
     buffers = _statistics(module.teacher)
-    scope = module.scope(example, module.loss_wires)
-    values = {term.name: term.value(scope) for term in module.terms}
+    values = module.loss_values(module.sources(example, module.loss_inputs))
     for term in module.terms:
         if not torch.isfinite(values[term.name]):
             raise ConfigError(f"loss.{term.name}: the value is {values[term.name].item()} on the first batch")
-        norm = _gradient_norm(values[term.name], module.student)
+        norm = _gradient_norm(values[term.name], module.net)
         if norm == 0:
             console.print(f"[yellow]loss.{term.name} has no gradient at the student on this batch: does it read it?[/]")
         kind = "distils" if term.uses_teacher else "task"
@@ -123,7 +122,7 @@ def _show_losses(module: Distiller, example: Any) -> None:
         table.add_row(term.name, kind, f"{term.weight:g}", f"{values[term.name].item():.4f}", f"{norm:.4f}",
                       f"{norm * share:.4f}")  # fmt: skip
     total = weighted_total(module.terms, values, module.alpha)
-    table.add_row("total", "", "", f"{total.item():.4f}", f"{_gradient_norm(total, module.student):.4f}", "")
+    table.add_row("total", "", "", f"{total.item():.4f}", f"{_gradient_norm(total, module.net):.4f}", "")
     console.print(table)
     moved = [name for name, before in buffers.items() if not torch.equal(before, _statistics(module.teacher)[name])]
     assert not moved, f"the teacher's statistics moved: {moved[:3]}"
@@ -149,8 +148,9 @@ def check_indices(terms: list[LossTerm], data: DataModule, count: int = 8) -> No
     # Draws of a sampler may repeat frames, whose numbers they pass on.
     samples = getattr(data.train.samples, "num_indices", len(data.train))
     for term in terms:
-        wire = term.inputs.get("index")
-        if not isinstance(wire, str) or not wire.startswith("batch."):
+        inputs: Any = term.inputs.spec
+        spec = inputs.get("index")
+        if not isinstance(spec, str) or not spec.startswith("batch."):
             continue
         key = f"loss.{term.name}.inputs.index"
         owners: dict[int, int] = {}
@@ -158,19 +158,20 @@ def check_indices(terms: list[LossTerm], data: DataModule, count: int = 8) -> No
             first, second = (_numbers(data.train[at, seed], term) for seed in (0, 1))
             if first and second and not first & second:
                 raise ConfigError(
-                    f"{key}: sample {at} comes as {wire} {min(first)}, and as {min(second)} when drawn again; give the "
+                    f"{key}: sample {at} comes as {spec} {min(first)}, and as {min(second)} when drawn again; give the "
                     "sample's own number, the same in every epoch"
                 )
             for number in first | second:
                 if owners.setdefault(number, at) != at and samples == len(data.train):
-                    raise ConfigError(f"{key}: samples {owners[number]} and {at} are both {wire} {number}")
+                    raise ConfigError(f"{key}: samples {owners[number]} and {at} are both {spec} {number}")
         rows = getattr(term.fn, "n_data", None)
         if rows is not None and rows < samples:
             raise ConfigError(f"loss.{term.name}.fn.n_data={rows}: there are {samples} training samples")
 
 
 def _numbers(sample: dict[str, Any], term: LossTerm) -> set[int]:
-    index, mask = (str(term.inputs.get(name)).removeprefix("batch.") for name in ("index", "mask"))
+    inputs: Any = term.inputs.spec
+    index, mask = (str(inputs.get(name)).removeprefix("batch.") for name in ("index", "mask"))
     numbers = sample[index][sample[mask]] if mask in sample else sample[index].flatten()
     return {number for number in numbers.tolist() if number >= 0}
 

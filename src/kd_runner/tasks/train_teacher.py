@@ -17,7 +17,7 @@ def train_teacher(cfg: DictConfig, folder: Path) -> float | None:
         cfg.pruning = None
 
     def work() -> float | None:
-        net = build.tapped(cfg, "teacher", build.net(cfg, "teacher"))
+        net = build.feature_extractor(cfg, "teacher", build.net(cfg, "teacher"))
         return fit_and_report(cfg, folder, build.data(cfg), net, teacher=None)
 
     return run_folder.run_or_load(folder, cfg, work)

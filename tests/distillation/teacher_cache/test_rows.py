@@ -59,7 +59,7 @@ def test_the_checksum_is_written_last(rows: Rows, monkeypatch: pytest.MonkeyPatc
 def test_a_writer_killed_at_any_time_leaves_whole_rows_only(rows: Rows) -> None:
     code = (
         "import sys, itertools, numpy as np; sys.path[:0] = ['.']\n"
-        "from pathlib import Path; from tests.teacher_cache.test_rows import *\n"
+        "from pathlib import Path; from tests.distillation.teacher_cache.test_rows import *\n"
         "rows = Rows(Path(sys.argv[1]), LAYOUT); print('go', flush=True)\n"
         "for at in itertools.count(): rows.write(at % 5, values(at % 5))"
     )

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 
-from kd_runner.distillation.inputs import required_features
 from kd_runner.distillation.teacher_cache import identity
 from kd_runner.distillation.teacher_cache.recorded import RecordedTeacher
 from kd_runner.errors import ConfigError
@@ -42,7 +41,7 @@ class RecordTeacher(Callback):
         return {"teacher_cache": {"folder": str(kept.folder), **counts}}
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        names = required_features(pl_module.loss_wires, "teacher")
+        names = pl_module.loss_inputs.required_features("teacher")
         if pl_module.teacher is None or not names:
             return
         teacher, samples = pl_module.teacher, trainer.datamodule.train
