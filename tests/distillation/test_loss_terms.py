@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_runner.distillation.loss_terms import LossTerm, weighted_total
+from kd_runner.errors import ConfigError
 from kd_runner.losses.task_ce import CrossEntropy
 
 
