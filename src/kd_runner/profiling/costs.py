@@ -1,4 +1,4 @@
-"""What a net costs: parameters, multiply-adds, bytes, milliseconds."""
+"""Cost of a net: parameters, multiply-adds, file size, latency."""
 
 import copy
 import statistics
@@ -15,10 +15,17 @@ from kd_runner.profiling.multiply_adds import counter
 
 @torch.no_grad()
 def static(net: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    """`parameters`; `macs`, multiply-adds of one call with these inputs, see `multiply_adds.counter`;
-    `weights_bytes` as a `.safetensors`.
+    """Size of a net and operations of one call.
+
+    Args:
+        net: any module; it is copied to the CPU.
+        inputs: keyword arguments of the call.
+
+    Returns:
+        `parameters`; `macs`, multiply-adds of the call, see `multiply_adds.counter`; `weights_bytes` of a
+        `.safetensors` file; `input`, the shape of each argument.
     """
-    module = copy.deepcopy(net).cpu().eval().requires_grad_(False)  # the counter hooks what could have a gradient
+    module = copy.deepcopy(net).cpu().eval().requires_grad_(False)  # the counter hooks tensors that require a gradient
     with counter() as counted:
         module(**inputs)
     return {
@@ -32,7 +39,16 @@ def static(net: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def latency(runs: Mapping[str, Callable[[], Any]], rounds: int = 30, warmup: int = 3) -> dict[str, float]:
-    """Median milliseconds of each callable, measured in turns so that all see the same machine."""
+    """Median latency of several callables, measured in turns so that all see the same load of the machine.
+
+    Args:
+        runs: name -> callable without arguments.
+        rounds: measured calls of each.
+        warmup: calls of each before that.
+
+    Returns:
+        name -> milliseconds.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(warmup + rounds):
         for name, run in runs.items():
@@ -44,7 +60,7 @@ def latency(runs: Mapping[str, Callable[[], Any]], rounds: int = 30, warmup: int
 
 
 def torch_call(net: nn.Module, inputs: Mapping[str, Tensor]) -> Callable[[], Any]:
-    """A call of the net in torch, on the CPU."""
+    """A callable that runs the net with these inputs in torch, on the CPU."""
     module = copy.deepcopy(net).cpu().eval()
 
     def call() -> Any:

@@ -104,7 +104,7 @@ def test_a_batch_without_rois_is_refused(net: HierarchicalUNet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"roi_width": 40}, r"net\.roi_width=40"), ({"encoder_name": "resnet_x"}, "resnet_x")]
+    ("change", "message"), [({"roi_width": 40}, "roi_width=40"), ({"encoder_name": "resnet_x"}, "resnet_x")]
 )
 def test_what_does_not_fit_is_named(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

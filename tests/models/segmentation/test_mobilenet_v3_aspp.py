@@ -71,7 +71,7 @@ def test_the_same_seed_gives_the_same_network() -> None:
     [{"stem_stride": 4}, {"weights_backbone": "DEFAULT", "width_mult": 0.5}, {"weights_backbone": "NONE"}],
 )
 def test_wrong_arguments_are_named(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=f"student.net.{next(iter(wrong))}"):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         MobileNetV3ASPP(**wrong)
 
 

@@ -1,4 +1,4 @@
-"""Blocks of the ROI part. Nothing in it normalizes over samples, so that no ROI has a say in another one's mask."""
+"""Blocks of the ROI network. LayerNorm only: the masks of different ROIs are independent."""
 
 import torch
 from timm.layers import LayerNorm2d
@@ -6,14 +6,14 @@ from torch import Tensor, nn
 
 
 def conv_norm_relu(in_channels: int, channels: int, kernel_size: int = 3) -> nn.Sequential:
-    """Convolution, layer norm over the channels of each pixel, ReLU; keeps height and width."""
+    """Convolution, layer norm over the channels of each pixel, ReLU; height and width stay the same."""
     return nn.Sequential(
         nn.Conv2d(in_channels, channels, kernel_size, padding=kernel_size // 2), LayerNorm2d(channels), nn.ReLU()
     )
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut (He et al. 2016, figure 2), with layer norm: (R, C, h, w) as it came."""
+    """Two 3x3 convolutions with layer norm and a shortcut (He et al. 2016, figure 2), at constant shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class ResidualBlock(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Scales each pixel by what mean and maximum over its channels say (Woo et al. 2018, CBAM, equation 3)."""
+    """Spatial attention from the mean and maximum over channels (Woo et al. 2018, CBAM, equation 3)."""
 
     def __init__(self, kernel_size: int = 7) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class SpatialAttention(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Scales each channel by what the means of all say (Hu et al. 2018, squeeze and excitation)."""
+    """Channel attention from the channels' means (Hu et al. 2018, squeeze and excitation)."""
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()

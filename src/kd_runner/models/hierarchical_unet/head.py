@@ -1,4 +1,4 @@
-"""From features of a ROI to the masks of its person and of the others."""
+"""The ROI head: background/foreground, then target/non-target, with contour and distance branches."""
 
 from collections.abc import Sequence
 
@@ -12,22 +12,25 @@ from kd_runner.models.hierarchical_unet.roi_unet import ROIUNet
 
 
 class HierarchicalHead(nn.Module):
-    """First background or foreground, then target or non-target within the foreground.
+    """Head that classifies background or foreground first, then target or non-target within the foreground.
 
-    Branch A gives logits A of (background, foreground); they gate the features that branch B reads, which gives
-    logits B of (target, non-target). With p = softmax(A)[foreground] the classes 0 background, 1 target, 2 non-target
-    have the logits `A0`, `A1 + p B0`, `A1 + p B1`: where there is no foreground, B has no say.
+    Branch A gives logits A of (background, foreground). They gate the features of branch B, which gives logits B of
+    (target, non-target). With p = softmax(A)[foreground] the logits of background, target, non-target are
+
+        A0,  A1 + p B0,  A1 + p B1
+
+    so that B has no effect where there is no foreground.
 
     Args:
-        channels: of the features and inside; a multiple of 16, at least 32.
-        mask_size: height and width of the masks.
-        dropout: share of channels that is dropped in training.
+        channels: channels of the input and of the hidden features; a multiple of 16, at least 32.
+        mask_size: (height, width) of the masks.
+        dropout: probability of dropping a channel in training.
     """
 
     def __init__(self, channels: int, mask_size: Sequence[int], dropout: float = 0.1) -> None:
         super().__init__()
         half, quarter = channels // 2, channels // 4
-        # A layer norm over very few channels knows little but signs: with two it is a step function.
+        # Layer norm over two channels is a step function; use at least 16.
         hidden = max(16, channels // 8)
         self.mask_size = (mask_size[0], mask_size[1])
         self.shared = nn.Sequential(
@@ -69,7 +72,7 @@ class HierarchicalHead(nn.Module):
         self.threshold = nn.Parameter(torch.tensor(0.3))
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """features (R, channels, h, w). All outputs are logits but `distance`; see `HierarchicalUNet`."""
+        """Features (R, channels, h, w) to the outputs described in `HierarchicalUNet`."""
         shared = self.shared(features)
         low = self.bg_fg(shared)
         bg_fg = self._resize(self.bg_fg_up(low))

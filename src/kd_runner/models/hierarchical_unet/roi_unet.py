@@ -1,4 +1,4 @@
-"""The small U-Net that tells background from foreground inside a ROI."""
+"""Small U-Net for background and foreground inside a ROI."""
 
 import torch
 from torch import Tensor, nn
@@ -8,13 +8,13 @@ from kd_runner.models.hierarchical_unet.blocks import ResidualBlock, conv_norm_r
 
 
 class ROIUNet(nn.Module):
-    """Background and foreground logits (R, 2, h, w) for features (R, in_channels, h, w).
+    """U-Net (Ronneberger et al. 2015): features (R, in_channels, h, w) to background/foreground logits (R, 2, h, w).
 
-    Three resolutions of `base`, 2 `base` and 4 `base` channels (Ronneberger et al. 2015), two residual blocks a
-    level, and a gate of the deepest map by itself.
+    Three resolutions of `base`, 2 `base` and 4 `base` channels, two residual blocks per level, and a sigmoid gate on
+    the deepest map.
 
     Args:
-        in_channels: channels of the features.
+        in_channels: channels of the input.
         base: channels at full resolution.
     """
 
@@ -47,7 +47,7 @@ def _residual(channels: int) -> list[nn.Module]:
 
 
 def _as(x: Tensor, like: Tensor) -> Tensor:
-    """Odd sizes lose a row in pooling; they get it back here."""
+    """Resize `x` to the size of `like`: pooling drops a row of odd sizes."""
     if x.shape[-2:] == like.shape[-2:]:
         return x
     return F.interpolate(x, like.shape[-2:], mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""The whole system: a U-Net on the image, and a head on each person's box."""
+"""Person instance segmentation in given boxes: a U-Net on the image and a head on each ROI."""
 
 from collections.abc import Sequence
 
@@ -12,26 +12,29 @@ from kd_runner.models.hierarchical_unet.head import HierarchicalHead
 
 
 class HierarchicalUNet(nn.Module):
-    """Masks of persons in given boxes: each box's own person (target), and whoever else reaches into it (non-target).
+    """Masks of persons in given boxes: the box's own person (target) and other persons in it (non-target).
 
-    A U-Net labels the pixels of the whole image as background or person; its logits and the image, both cut out by
-    RoIAlign (He et al. 2017), go through a head per box (PINTO0309/human-instance-segmentation, hierarchical UNet v2).
-    Channel 0 is the background and channel 1 the foreground wherever two classes are meant.
+    A U-Net classifies the pixels of the whole image as background or person. Its logits and the image, both cropped by
+    RoIAlign (He et al. 2017), go through a head per box. In two-class outputs channel 0 is background.
 
     26,903,400 parameters with `timm-efficientnet-b3`, 19,995,836 with `timm-efficientnet-b0`, of them 13,159,033 and
-    6,251,469 in the U-Net; `roi_width=128` leaves 3,443,375 of the 13,744,367 others.
+    6,251,469 in the U-Net; with `roi_width=128` the other 13,744,367 become 3,443,375.
 
     Args:
-        encoder_name: encoder of segmentation_models_pytorch; `tu-<name>` takes any of timm.
-        encoder_weights: `imagenet`, the published weights, which are downloaded; None for random ones.
-        encoder_depth: halvings of the resolution, 3 to 5; image sizes are multiples of 2 to that power.
-        decoder_channels: of each decoder block, deepest first, as many as `encoder_depth`.
-        roi_size, mask_size: (height, width) of the cut and of the masks.
-        roi_width: channels of the ROI part; a multiple of 16, at least 32.
-        dropout: share of its channels that is dropped in training.
+        encoder_name: encoder of segmentation_models_pytorch; `tu-<name>` selects one of timm.
+        encoder_weights: `imagenet` downloads the published weights; None for random initialization.
+        encoder_depth: number of downsampling stages, 3 to 5; image sizes must be multiples of 2 to that power.
+        decoder_channels: channels of each decoder block, deepest first, as many as `encoder_depth`.
+        roi_size: (height, width) of the RoIAlign crops.
+        mask_size: (height, width) of the masks.
+        roi_width: channels of the ROI network; a multiple of 16, at least 32.
+        dropout: probability of dropping a channel of the ROI network in training.
 
     Raises:
-        ValueError: numbers that do not fit, or weights that cannot be had.
+        ValueError: arguments that do not fit, or weights that cannot be downloaded.
+
+    Source:
+        PINTO0309/human-instance-segmentation, hierarchical UNet v2.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class HierarchicalUNet(nn.Module):
     ) -> None:
         super().__init__()
         if roi_width % 16 or roi_width < 32:
-            raise ValueError(f"net.roi_width={roi_width}: a multiple of 16 from 32 on")
+            raise ValueError(f"roi_width={roi_width}: must be a multiple of 16, at least 32")
         self.roi_size = (roi_size[0], roi_size[1])
         self.unet = _unet(encoder_name, encoder_weights, encoder_depth, decoder_channels)
         self.bg_fg = nn.Conv2d(1, 2, 1)
@@ -68,22 +71,25 @@ class HierarchicalUNet(nn.Module):
         self.head = HierarchicalHead(roi_width, mask_size, dropout)
 
     def forward(self, image: Tensor, rois: Tensor, roi_mask: Tensor | None = None) -> dict[str, Tensor]:
-        """Outputs of R ROIs: all B * N, image by image, or, with a mask, those that count, in the same order.
+        """Compute the outputs of R ROIs: all B * N in order or, with a mask, the valid ones.
 
         Args:
             image: (B, 3, H, W).
             rois: (B, N, 4) boxes x1, y1, x2, y2 in 0..1 of width and height.
-            roi_mask: (B, N) bool, False for padding, which then costs nothing.
+            roi_mask: (B, N) bool, False for padding, which is not computed.
 
         Returns:
-            `masks` (R, h, w) bool, where the target is the likeliest; `logits` (R, 3, h, w) of background, target,
-            non-target; `bg_fg` (R, 2, h, w); `target_nontarget`
-            (R, 2, h, w); `contour` (R, 1, h, w), logit of the target's edge; `distance` (R, 1, h, w), 0.5 on that
-            edge and more inside; `distance_mask` (R, 1, h, w), logit of the target from the distance;
+            Dictionary of
+            `masks` (R, h, w) bool, True where target is the most probable class;
+            `logits` (R, 3, h, w) of background, target, non-target;
+            `bg_fg` (R, 2, h, w) and `target_nontarget` (R, 2, h, w), logits of the two branches;
+            `contour` (R, 1, h, w), logit of the target's edge;
+            `distance` (R, 1, h, w), 0.5 on that edge and more inside;
+            `distance_mask` (R, 1, h, w), logit of the target from thresholding the distance;
             `image_logits` (B, 2, H, W) of background and foreground.
 
         Raises:
-            ValueError: no ROI counts.
+            ValueError: no ROI is valid.
         """
         image_logits = self.bg_fg(self.unet(image))
         boxes = _boxes(rois, image)
@@ -100,11 +106,13 @@ class HierarchicalUNet(nn.Module):
 
 
 def _boxes(rois: Tensor, image: Tensor) -> Tensor:
-    """(B, N, 4) relative to (B * N, 5): image of the batch, x1, y1, x2, y2 in pixels."""
+    """Boxes (B, N, 4) in 0..1 to RoIAlign's (B * N, 5): image number, x1, y1, x2, y2 in pixels."""
     height, width = image.shape[-2:]
     size = torch.tensor([width, height, width, height], dtype=rois.dtype, device=rois.device)
-    owner = torch.arange(rois.shape[0], dtype=rois.dtype, device=rois.device)[:, None, None].expand_as(rois[..., :1])
-    return torch.cat([owner, rois * size], dim=-1).flatten(0, 1)
+    image_number = torch.arange(rois.shape[0], dtype=rois.dtype, device=rois.device)[:, None, None].expand_as(
+        rois[..., :1]
+    )
+    return torch.cat([image_number, rois * size], dim=-1).flatten(0, 1)
 
 
 def _unet(name: str, weights: str | None, depth: int, decoder_channels: Sequence[int]) -> nn.Module:
@@ -112,14 +120,14 @@ def _unet(name: str, weights: str | None, depth: int, decoder_channels: Sequence
         unet = smp.Unet(name, depth, weights, decoder_channels=list(decoder_channels), classes=1)
     except (KeyError, OSError) as error:  # an unknown name, or no network
         raise ValueError(
-            f"net.encoder_name={name}, net.encoder_weights={weights}: {error}; null starts from random weights"
+            f"encoder_name={name}, encoder_weights={weights}: {error}; null starts from random weights"
         ) from error
     _freeze_unread(unet, 2**depth)
     return unet
 
 
 def _freeze_unread(unet: nn.Module, side: int) -> None:
-    """Freeze what an encoder has for its classifier alone: DDP would wait for gradients that never come."""
+    """Freeze parameters without gradient (the encoder's own classifier): DDP would wait for them."""
     unet.eval()
     with torch.enable_grad():
         unet(torch.zeros(1, 3, side, side)).sum().backward()

@@ -1,6 +1,6 @@
 """MobileNetV3-Small with atrous spatial pyramid pooling and two skip connections: the segmentation student.
 
-Module paths worth tapping, with channels at width 1 and strides (half of them with `stem_stride=1`):
+Useful feature paths, with channels at width 1 and strides (half of them with `stem_stride=1`):
 `features.1` low 16 /4, `features.3` mid 24 /8, `features.8` 48 /16, `features.12` high 576 /16 (/32
 undilated), `aspp` 96 as `features.12`, `fuse` 96 /4, `classifier` the logits /4.
 
@@ -22,12 +22,16 @@ LOW, MID = 1, 3
 
 
 class ASPP(nn.Module):
-    """Context at several ranges: (B, in_channels, h, w) to (B, channels, h, w).
+    """Atrous spatial pyramid pooling: (B, in_channels, h, w) to (B, channels, h, w).
 
-    A 1 x 1 convolution, one dilated 3 x 3 convolution per entry of `rates`, and the mean of the whole
-    picture, joined by a 1 x 1 projection. The mean's branch has a bias in place of batch normalization: on a
-    single value per channel that could not train with one picture in a batch, and its statistics would be
-    poor with few.
+    A 1 x 1 convolution, one dilated 3 x 3 convolution per entry of `rates`, and global average pooling, joined by a
+    1 x 1 projection. The pooling branch has a bias instead of batch normalization, which cannot train on a single
+    value per channel with one image in a batch.
+
+    Args:
+        in_channels: channels of the input.
+        channels: channels of each branch and of the output.
+        rates: dilation rates, in cells of the feature map.
     """
 
     def __init__(self, in_channels: int, channels: int, rates: Sequence[int]) -> None:
@@ -46,22 +50,29 @@ class ASPP(nn.Module):
 
 
 class MobileNetV3ASPP(nn.Module):
-    """Logits (B, num_classes, H, W) for images (B, 3, H, W) of any size.
+    """Segmentation network on MobileNetV3-Small: images (B, 3, H, W) of any size to logits (B, num_classes, H, W).
 
-    The pyramid's output and 1 x 1 convolutions (`skip_channels` each) of the low and mid features meet at the
-    low features' size; a 3 x 3 convolution and the classifier follow, and the logits are upsampled
-    bilinearly.
+    The pyramid's output and 1 x 1 convolutions of the low and mid features are concatenated at the low features' size;
+    a 3 x 3 convolution and the classifier follow, and the logits are upsampled bilinearly. 2,776,309 parameters with 21
+    classes at the defaults.
 
-    * `width_mult` scales the backbone's channels; `weights_backbone` names torchvision's published ImageNet
-      weights ("IMAGENET1K_V1", "DEFAULT"), None starts from random ones and downloads nothing.
-    * `dilated` keeps the last blocks at stride 16. `stem_stride=1` halves every stride, for pictures of some
-      100 pixels. `aspp_rates` are in cells of the last feature map: on a map of 12 x 12 cells a rate of 12 or
-      more reads nothing but padding around its center.
-    * `norm_momentum` belongs to the backbone's batch norms; torchvision's 0.01 suits long training only.
+    Args:
+        num_classes: number of classes, background included.
+        aspp_channels: channels of the pyramid and of the fused features.
+        skip_channels: channels of each skip connection.
+        aspp_rates: dilation rates in cells of the last feature map; on a map of 12 x 12 cells a rate of 12 or more
+            reads only padding around its center.
+        width_mult: factor of the backbone's channels.
+        dilated: keep the last blocks at stride 16.
+        stem_stride: 2, or 1 to halve every stride, for images of about 100 pixels.
+        dropout: probability of dropping a channel before the classifier.
+        norm_momentum: momentum of the backbone's batch norms; torchvision's 0.01 suits long training only.
+        weights_backbone: torchvision's ImageNet weights ("IMAGENET1K_V1", "DEFAULT"); None for random initialization,
+            without a download.
 
-    2,776,309 parameters with 21 classes at the defaults.
-    Raises ValueError if published weights are asked for with a `width_mult` other than 1 or cannot be
-    fetched.
+    Raises:
+        ValueError: stem_stride is neither 1 nor 2; published weights with a `width_mult` other than 1, or a failed
+            download.
     """
 
     def __init__(
@@ -80,7 +91,7 @@ class MobileNetV3ASPP(nn.Module):
     ) -> None:
         super().__init__()
         if stem_stride not in (1, 2):
-            raise ValueError(f"student.net.stem_stride={stem_stride}: 1 or 2")
+            raise ValueError(f"stem_stride={stem_stride}: must be 1 or 2")
         self.features = _features(width_mult, dilated, stem_stride, norm_momentum, weights_backbone)
         self.aspp = ASPP(_width(self.features[-1]), aspp_channels, aspp_rates)
         self.skip_low = Conv2dNormActivation(_width(self.features[LOW]), skip_channels, kernel_size=1)
@@ -103,21 +114,17 @@ def _resize(feature: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _width(block: nn.Module) -> int:
-    """The output channels that torchvision notes on each of its feature blocks."""
+    """Output channels of one of torchvision's feature blocks."""
     width = block.out_channels
-    assert isinstance(width, int)
-    return width
+    return width  # type: ignore[return-value]
 
 
 def _features(
     width_mult: float, dilated: bool, stem_stride: int, norm_momentum: float, weights: str | None
 ) -> nn.Sequential:
-    """The thirteen feature blocks of torchvision's MobileNetV3-Small."""
+    """The 13 feature blocks of torchvision's MobileNetV3-Small."""
     if weights is not None and width_mult != 1.0:
-        raise ValueError(
-            f"student.net.weights_backbone={weights} is published for student.net.width_mult=1 only, "
-            f"not for {width_mult}"
-        )
+        raise ValueError(f"weights_backbone={weights} is published for width_mult=1 only, not for {width_mult}")
     norm = partial(nn.BatchNorm2d, eps=0.001, momentum=norm_momentum)
     try:
         features = mobilenet_v3_small(
@@ -125,7 +132,7 @@ def _features(
         ).features
     except (KeyError, OSError) as error:  # an unknown name, or urllib's errors
         raise ValueError(
-            f"student.net.weights_backbone={weights} could not be loaded ({error!r}): set it to null, "
+            f"weights_backbone={weights} could not be loaded ({error!r}): set it to null, "
             "or to IMAGENET1K_V1 with internet access"
         ) from error
     stem = next(module for module in features.modules() if isinstance(module, nn.Conv2d))
