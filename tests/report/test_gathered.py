@@ -100,13 +100,13 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(tmp_path: Path, capsy
     (tmp_path / "empty").mkdir()
     folders = [str(tmp_path / name) for name in ("good", "cut", "alone", "empty")]
     assert gather.main([*folders, "--out", str(tmp_path / "page")]) == 0
-    told = capsys.readouterr().err
-    for words in ("cut: not to be read: JSONDecodeError", "alone: no .hydra/hydra.yaml", "empty: holds no run"):
-        assert words in told
+    printed = capsys.readouterr().err
+    for words in ("cut: unreadable: JSONDecodeError", "alone: no .hydra/hydra.yaml", "empty: holds no run"):
+        assert words in printed
     assert gather.main([str(tmp_path / "empty")]) == 1
 
 
-def test_nan_is_told_and_breaks_nothing(tmp_path: Path) -> None:
+def test_nan_is_reported_and_breaks_nothing(tmp_path: Path) -> None:
     leave_comparison(tmp_path / "compare", {"undistilled": [0.3, 0.3], "distilled": [math.nan, 0.6]}, curve=False)
     assert gather.main([str(tmp_path / "compare"), "--out", str(tmp_path / "page")]) == 0
     assert "no verdict" in (tmp_path / "page" / "comparison.md").read_text()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kd_runner.report.statistics import Estimate, estimate, gain, gap_closed, verdict
+from kd_runner.report.statistics import Gain, estimate, gain, gap_closed, holm, verdicts
 
 CONTROL, TREATED = [0.20, 0.31, 0.24, 0.27], [0.25, 0.33, 0.30, 0.29]
 
@@ -26,34 +26,46 @@ def test_a_gain_is_the_paired_interval() -> None:
     assert found.mean == pytest.approx(np.mean(TREATED) - np.mean(CONTROL))
 
 
+def test_the_p_value_is_the_paired_t_test() -> None:
+    assert gain(CONTROL, TREATED).p_value == pytest.approx(stats.ttest_rel(TREATED, CONTROL).pvalue)
+
+
 def test_pairs_see_what_two_separate_means_cannot() -> None:
-    """The seeds differ by far more than the gain; each gains the same."""
+    """The seeds differ by far more than the gain; each gains nearly the same."""
     control = [0.1, 0.5, 0.9]
     treated = [0.12, 0.5201, 0.9199]
-    assert verdict(gain(control, treated)) == "gain"
+    assert verdicts([gain(control, treated)]) == ["gain"]
     assert estimate(treated).low < estimate(control).high
 
 
+def test_holm_by_hand() -> None:
+    """Sorted .01, .03, .04 times 3, 2, 1 is .03, .06, .04; never below the one before. A nan is no test."""
+    assert holm([0.04, math.nan, 0.01, 0.03]) == pytest.approx([0.06, math.nan, 0.03, 0.06], nan_ok=True)
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+def test_an_arm_alone_gains_and_one_of_several_does_not() -> None:
+    weak, strong = Gain(0.02, 0.018, 0.03), Gain(0.5, 0.1, 1e-4)
+    assert verdicts([weak]) == ["gain"]
+    assert verdicts([weak, strong, weak]) == [
+        "no gain (after Holm's correction)", "gain", "no gain (after Holm's correction)",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("mean", "half_width", "expected"),
+    ("control", "treated", "expected"),
     [
-        (0.03, 0.02, "gain"),
-        (0.03, 0.03, "no gain (the interval holds zero)"),
-        (0.03, 0.05, "no gain (the interval holds zero)"),
-        (-0.01, 0.05, "no gain (the interval holds zero)"),
-        (-0.03, 0.02, "loss"),
-        (0.0, 0.0, "no gain (the interval holds zero)"),
-        (0.5, math.nan, "one seed: no verdict"),
+        ([0.2, 0.3, 0.4], [0.25, 0.36, 0.45], "gain"),
+        ([0.25, 0.36, 0.45], [0.2, 0.3, 0.4], "loss"),
+        ([0.2, 0.3, 0.4], [0.25, 0.26, 0.45], "no gain (the interval holds zero)"),
+        ([0.2, 0.3, 0.4], [0.2, 0.3, 0.4], "no spread over the seeds: no verdict"),
+        ([0.2, 0.3, 0.4], [0.3, 0.4, 0.5], "no spread over the seeds: no verdict"),
+        ([0.25], [0.5], "one seed: no verdict"),
+        ([0.2, 0.3], [0.3, math.nan], "not a number: no verdict"),
     ],
 )
-def test_verdicts(mean: float, half_width: float, expected: str) -> None:
-    assert verdict(Estimate(mean, half_width)) == expected
-
-
-def test_one_seed_has_a_difference_and_no_verdict() -> None:
-    found = gain([0.25], [0.5])
-    assert found.mean == 0.25
-    assert verdict(found) == "one seed: no verdict"
+def test_verdicts(control: list[float], treated: list[float], expected: str) -> None:
+    assert verdicts([gain(control, treated)]) == [expected]
 
 
 def test_sides_of_unlike_length_are_no_pairs() -> None:

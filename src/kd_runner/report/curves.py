@@ -7,7 +7,7 @@ Curve = list[tuple[int, float]]
 
 
 def curve(folder: Path, metric: str) -> Curve:
-    """`val/<metric>` over the steps; empty where the run has kept no event files (logger=none)."""
+    """`val/<metric>` over the steps; empty where the run has no event files (logger=none)."""
     if not list(folder.glob("events.out.tfevents.*")):
         return []
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -16,7 +16,7 @@ def curve(folder: Path, metric: str) -> Curve:
     events.Reload()
     if f"val/{metric}" not in events.Tags()["scalars"]:
         return []
-    found: dict[int, float] = {}
+    values: dict[int, float] = {}
     for event in events.Scalars(f"val/{metric}"):
-        found.setdefault(event.step, event.value)  # the last step again, when the best weights are measured
-    return sorted(found.items())
+        values.setdefault(event.step, event.value)  # the last step comes again when the final weights are measured
+    return sorted(values.items())

@@ -11,43 +11,45 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from kd_runner.report.curves import curve
+from kd_runner.report.curves import Curve, curve
 from kd_runner.report.grouped import Row, Section, classes
 
-# Okabe and Ito's colors, which most people can tell apart; the teacher is black.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F")
-MOST = len(_COLOURS)
+# The palette of Okabe and Ito, safe for color-blind readers; the teacher is black.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#7F7F7F")
+MAX_ROWS = len(_COLORS)
 
 Colors = dict[str, str]
 
 
 def chosen(section: Section) -> list[Row]:
-    """Rows that the figures show: the teacher, controls, and the best of the others, `MOST` in all."""
-    first = [row for row in section.rows if row.teaches or any(other.control is row for other in section.rows)][:MOST]
+    """Rows that the figures show: the teacher, controls, and the best of the others, `MAX_ROWS` in all."""
+    first = [row for row in section.rows if row.is_teacher or any(other.control is row for other in section.rows)][
+        :MAX_ROWS
+    ]
     others = sorted((row for row in section.rows if row not in first), key=lambda row: -_rank(row))
-    kept = [*first, *others[: MOST - len(first)]]
+    kept = [*first, *others[: MAX_ROWS - len(first)]]
     return [row for row in section.rows if row in kept]
 
 
 def figures(section: Section) -> dict[str, str]:
     """Caption to SVG; only those for which something was measured."""
     rows = chosen(section)
-    colors: Colors = {row.label: _COLOURS[at] for at, row in enumerate(_taught(rows))}
-    colors |= {row.label: "black" for row in rows if row.teaches}
+    colors: Colors = {row.label: _COLORS[i] for i, row in enumerate(_students(rows))}
+    colors |= {row.label: "black" for row in rows if row.is_teacher}
     left_out = len(section.rows) - len(rows)
     which = f" (the best {len(rows)} of {len(section.rows)} rows)" if left_out else ""
-    found = {
+    drawn = {
         f"{section.monitor}: every seed, mean and 95 % interval{which}": _scores(section, rows, colors),
         f"{section.monitor} on the validation set while training: mean, and every seed": _curves(section, rows, colors),
         f"{section.monitor} against size and speed": _costs(section, rows, colors),
     }
     for kind, labels in classes(section.rows).items():
-        found[f"{kind} of every class, mean over the seeds"] = _per_class(kind, labels, rows, colors)
-    return {caption: svg for caption, svg in found.items() if svg}
+        drawn[f"{kind} of every class, mean over the seeds"] = _per_class(kind, labels, rows, colors)
+    return {caption: svg for caption, svg in drawn.items() if svg}
 
 
-def _taught(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if not row.teaches]
+def _students(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if not row.is_teacher]
 
 
 def _rank(row: Row) -> float:
@@ -69,7 +71,7 @@ def _draw(width: float, height: float, draw: Callable[[Figure], object]) -> str:
 
 
 def _legend(figure: Figure, rows: Sequence[Row], colors: Colors) -> None:
-    """Below the axes, a line a row: labels are long."""
+    """A legend below the axes, one line per row of the section: labels are long."""
     handles = [figure.axes[0].plot([], [], marker="o", color=colors[row.label], linewidth=1.5)[0] for row in rows]
     figure.legend(handles, [row.label for row in rows], loc="outside lower left", frameon=False, ncols=1)
 
@@ -77,12 +79,12 @@ def _legend(figure: Figure, rows: Sequence[Row], colors: Colors) -> None:
 def _scores(section: Section, rows: Sequence[Row], colors: Colors) -> str:
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        for at, row in enumerate(reversed(rows)):
+        for i, row in enumerate(reversed(rows)):
             mean, color = row.mean, colors[row.label]
-            axes.scatter([run.score for run in row.runs], [at] * len(row.runs), s=22, color=color, alpha=0.45)
+            axes.scatter([run.score for run in row.runs], [i] * len(row.runs), s=22, color=color, alpha=0.45)
             half = 0 if math.isnan(mean.half_width) else mean.half_width
-            axes.errorbar(mean.mean, at, xerr=half, fmt="D", markersize=6, color=color, capsize=4)
-            axes.annotate(f"{mean.mean:.3f}", (mean.mean, at), (0, 8), textcoords="offset points", ha="center")
+            axes.errorbar(mean.mean, i, xerr=half, fmt="D", markersize=6, color=color, capsize=4)
+            axes.annotate(f"{mean.mean:.3f}", (mean.mean, i), (0, 8), textcoords="offset points", ha="center")
         if section.teacher is not None:
             axes.axvline(section.teacher.mean.mean, color="black", linewidth=0.8, linestyle="--")
         axes.set_yticks(range(len(rows)), [_wrapped(row.label) for row in reversed(rows)])
@@ -95,15 +97,18 @@ def _scores(section: Section, rows: Sequence[Row], colors: Colors) -> str:
 
 
 def _curves(section: Section, rows: Sequence[Row], colors: Colors) -> str:
-    found = {row.label: [c for run in row.runs if (c := curve(run.folder, section.monitor))] for row in _taught(rows)}
-    shown = [row for row in rows if found.get(row.label)]
+    curves: dict[str, list[Curve]] = {}
+    for row in _students(rows):
+        of_seeds = [curve(run.folder, section.monitor) for run in row.runs]
+        curves[row.label] = [points for points in of_seeds if points]
+    shown = [row for row in rows if curves.get(row.label)]
     if not shown:
         return ""
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         for row in shown:
-            seeds, color = found[row.label], colors[row.label]
+            seeds, color = curves[row.label], colors[row.label]
             if len(seeds) > 1:
                 for points in seeds:
                     axes.plot(*zip(*points), color=color, linewidth=0.7, alpha=0.35)
@@ -136,8 +141,11 @@ def _costs(section: Section, rows: Sequence[Row], colors: Colors) -> str:
         for axes, kind in zip(plots, known):
             for row in shown:
                 cost = row.cost(kind) / (1e6 if kind == "parameters" else 1)
-                axes.scatter(cost, row.mean.mean, s=45, color=colors[row.label], marker="*" if row.teaches else "o")
-            axes.set_xlim(left=0)
+                axes.scatter(cost, row.mean.mean, s=45, color=colors[row.label], marker="*" if row.is_teacher else "o")
+            largest = max((row.cost(kind) for row in shown if not math.isnan(row.cost(kind))), default=1.0)
+            # From zero, with room for the marker of the costliest net.
+            axes.set_xlim(0, 1.08 * largest / (1e6 if kind == "parameters" else 1))
+            axes.margins(y=0.12)
             axes.set_xlabel(kinds[kind])
             axes.grid(color="0.92")
             axes.set_axisbelow(True)
@@ -152,10 +160,14 @@ def _per_class(kind: str, labels: Sequence[str], rows: Sequence[Row], colors: Co
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        for at, row in enumerate(rows):
-            places = [label_at + (at - (len(rows) - 1) / 2) * width for label_at in range(len(labels))]
-            axes.bar(places, [row.metric(f"{kind}/{label}") for label in labels], width * 0.92, color=colors[row.label])
-        axes.set_xticks(range(len(labels)), labels, rotation=0 if max(map(len, labels)) < 5 else 40, ha="center")
+        for i, row in enumerate(rows):
+            positions = [j + (i - (len(rows) - 1) / 2) * width for j in range(len(labels))]
+            values = [row.metric(f"{kind}/{label}") for label in labels]
+            axes.bar(positions, values, width * 0.92, color=colors[row.label])
+        short = max(map(len, labels)) * len(labels) < 60
+        # A turned label ends at its tick: centered ones reach over the left border.
+        axes.set_xticks(range(len(labels)), labels, rotation=0 if short else 40, ha="center" if short else "right",
+                        rotation_mode="default" if short else "anchor")  # fmt: skip
         axes.set_ylabel(kind)
         axes.grid(axis="y", color="0.92")
         axes.set_axisbelow(True)

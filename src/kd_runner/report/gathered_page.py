@@ -1,4 +1,4 @@
-"""Any set of runs on one page: runs.csv, comparison.md and comparison.html, which needs no network."""
+"""Any set of runs on one page: runs.csv, comparison.md, and comparison.html, which loads nothing from a network."""
 
 import math
 from collections.abc import Sequence
@@ -6,10 +6,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from kd_runner.report.comparison import weights_sentence
 from kd_runner.report.figures import figures
 from kd_runner.report.grouped import Row, Section
 from kd_runner.report.runs import Unread
-from kd_runner.report.tables import comma_separated, markdown, text
+from kd_runner.report.tables import Table, comma_separated, markdown, text, without_empty
 from kd_runner.runtime.files import write_text
 
 _STYLE = """
@@ -29,14 +30,15 @@ tr.teacher td { background: #f3f3f3; } .gain { color: #00704f; font-weight: 600;
   font-weight: 600; }
 .scale { display: inline-block; padding: 0 .6rem; border-radius: 1rem; background: #fff0c2; font-size: .85rem; }
 .scale.full { background: #cdeccd; } figure { margin: 1.6rem 0; max-width: 62rem; } figcaption { font-weight: 600; }
-figure svg { width: 100%; min-width: 34rem; height: auto; display: block; } summary { cursor: pointer; }
+figure svg { overflow: visible; width: 100%; min-width: 34rem; height: auto; display: block; } summary { cursor: pointer; }
 footer { margin-top: 3rem; color: #555; font-size: .85rem; }
 """
 
 _READING = (
-    "± is the half-width of the 95 % interval over the seeds (Student's t). A gain is the mean difference, seed by "
-    "seed, to the row without distillation that is the same otherwise; an interval that holds zero is no gain. Rows "
-    "of different experiments and scales are never compared. Latencies come from task=compare: one sample, CPU."
+    "± is the half-width of the 95 % interval over the seeds (Student's t). A gain is the mean difference, paired by "
+    "seed, to the row without distillation that is the same otherwise. Verdicts come from paired t-tests at 5 %, "
+    "Holm-corrected over all rows with the same control. Rows of different experiments and scales are never compared. "
+    "Latencies come from task=compare: one sample, CPU."
 )
 
 
@@ -46,27 +48,29 @@ def write(
     """Write the three files.
 
     Args:
+        folder: where to write.
+        title: heading of the page.
+        sections: groups of comparable runs.
         unread: folders that are not in the tables, with the reasons.
         full_scale: rows of the table of what was run at full scale, the head first; empty for none.
     """
     write_text(folder / "runs.csv", comma_separated(_runs(sections)))
     parts = [f"# {title}", *_full_markdown(full_scale)]
     for section in sections:
-        parts += [f"## {section.title}", markdown(results(section))]
+        parts += [f"## {section.title}", markdown(results(section)), *map(weights_sentence, section.weights)]
         parts += [f"### {kind}\n\n{markdown(rows)}" for kind, rows in _class_tables(section).items()]
     if unread:
         parts += ["## Left out", markdown([["folder", "why"], *([f"`{u.folder}`", u.reason] for u in unread)])]
     write_text(folder / "comparison.md", "\n\n".join([*parts, _READING]) + "\n")
-    write_text(folder / "comparison.html", _html(title, sections, unread, full_scale))
+    write_text(folder / "comparison.html", html(title, sections, unread, full_scale))
 
 
-def results(section: Section) -> list[list[Any]]:
-    """One line a row of the section; columns that hold nothing are left out."""
+def results(section: Section) -> Table:
+    """One line per row of the section; columns that hold nothing are left out."""
     head = ["", section.monitor, "±", "seeds", "gain", "± gain", "gap closed, %", "verdict", "parameters, M",
             "multiply-adds, M", "torch, ms", "onnxruntime, ms", "steps", "seconds"]  # fmt: skip
     lines = [_line(row) for row in section.rows]
-    used = [at for at in range(len(head)) if at < 2 or any(text(line[at]) not in ("–", "") for line in lines)]
-    return [[line[at] for at in used] for line in (head, *lines)]
+    return without_empty([head, *lines])
 
 
 def _line(row: Row) -> list[Any]:
@@ -83,23 +87,23 @@ def _whole(value: float) -> int | None:
     return None if math.isnan(value) else round(value)
 
 
-def _class_tables(section: Section) -> dict[str, list[list[Any]]]:
-    """Per kind of metric: a line a class, a column a row."""
+def _class_tables(section: Section) -> dict[str, Table]:
+    """Per kind of metric: one line per class, one column per row of the section."""
     names = dict.fromkeys(name for row in section.rows for run in row.runs for name in run.metrics)
-    tables: dict[str, list[list[Any]]] = {}
+    tables: dict[str, Table] = {}
     for name in names:
         kind, _, label = name.rpartition("/")
         table = tables.setdefault(kind or "every metric", [["", *(row.label for row in section.rows)]])
         table.append([label, *(row.metric(name) for row in section.rows)])
-    return tables
+    return {kind: without_empty(table) for kind, table in tables.items()}
 
 
-def _runs(sections: Sequence[Section]) -> list[list[Any]]:
-    """One line a run, of all sections."""
+def _runs(sections: Sequence[Section]) -> Table:
+    """One line per run, of all sections."""
     runs = [(section, row, run) for section in sections for row in section.rows for run in row.runs]
     metrics = dict.fromkeys(name for _, _, run in runs for name in run.metrics)
     costs = dict.fromkeys(name for _, _, run in runs for name in run.costs)
-    table: list[list[Any]] = [["experiment", "scale", "row", "seed", "monitor", "score", *metrics, *costs, "folder"]]
+    table: Table = [["experiment", "scale", "row", "seed", "monitor", "score", *metrics, *costs, "folder"]]
     for section, row, run in runs:
         values = [run.metrics.get(name) for name in metrics] + [run.costs.get(name) for name in costs]
         head = [section.experiment, section.scale, row.label, run.seed, section.monitor, run.score]
@@ -111,19 +115,22 @@ def _full_markdown(full_scale: Sequence[Any]) -> list[str]:
     return ["## At full scale", markdown(full_scale)] if full_scale else []
 
 
-def _html(title: str, sections: Sequence[Section], unread: Sequence[Unread], full_scale: Sequence[Any]) -> str:
-    links = [f'<a href="#s{at}">{escape(section.title)}</a>' for at, section in enumerate(sections)]
+def html(
+    title: str, sections: Sequence[Section], unread: Sequence[Unread], full_scale: Sequence[Sequence[Any]] = ()
+) -> str:
+    """The page as text; arguments as for `write`."""
+    links = [f'<a href="#s{i}">{escape(section.title)}</a>' for i, section in enumerate(sections)]
     links += ['<a href="#full">at full scale</a>'] if full_scale else []
     links += ['<a href="#left_out">left out</a>'] if unread else []
     body = [f"<h1>{escape(title)}</h1>", f"<nav>{' '.join(links)}</nav>"]
-    for at, section in enumerate(sections):
-        body += [f'<h2 id="s{at}">{escape(section.experiment)} {_badge(section.scale)}</h2>', *_section(section)]
+    for i, section in enumerate(sections):
+        body += [f'<h2 id="s{i}">{escape(section.experiment)} {_badge(section.scale)}</h2>', *_section(section)]
     if full_scale:
         body += ['<h2 id="full">At full scale</h2>', _table(full_scale, "text")]
     if unread:
         lines = [["folder", "why"], *([str(u.folder), u.reason] for u in unread)]
         body += ['<h2 id="left_out">Left out</h2>', _table(lines, "text")]
-    body += [f"<footer>{escape(_READING)} All numbers: runs.csv.</footer>"]
+    body += [f"<footer>{escape(_READING)} </footer>"]
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f"<title>{escape(title)}</title><style>{_STYLE}</style>"
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(body) + "\n</body></html>\n"
@@ -135,8 +142,9 @@ def _badge(scale: str) -> str:
 
 def _section(section: Section) -> list[str]:
     parts = [_table(results(section), "", section.rows)]
+    parts += [f"<p>{escape(weights_sentence(weights))}</p>" for weights in section.weights]
     for row in section.rows:
-        if row.against is not None and len(row.runs) > 1:
+        if len(row.runs) > 1:
             parts.append(_sentence(row))
     for caption, svg in figures(section).items():
         parts.append(f'<figure><figcaption>{escape(caption)}</figcaption><div class="wide">{svg}</div></figure>')
@@ -144,13 +152,15 @@ def _section(section: Section) -> list[str]:
         parts.append(f"<details><summary>{escape(kind)}, in numbers</summary>{_table(rows, '')}</details>")
     folders = [[row.label, str(run.seed if run.seed is not None else "–"), str(run.folder)] for row in section.rows
                for run in row.runs]  # fmt: skip
-    places = _table([["row", "seed", "folder"], *folders], "text")
-    parts.append(f"<details><summary>where the runs lie</summary>{places}</details>")
+    table = _table([["row", "seed", "folder"], *folders], "text")
+    parts.append(f"<details><summary>run folders</summary>{table}</details>")
     return parts
 
 
 def _sentence(row: Row) -> str:
-    assert row.against is not None and row.control is not None
+    """Gain and verdict of a row in one line of HTML; empty without a control."""
+    if row.against is None or row.control is None:
+        return ""
     half = "" if math.isnan(row.against.half_width) else f" ± {text(row.against.half_width)}"
     seeds = f"{len(row.runs)} seed{'s' if len(row.runs) > 1 else ''}"
     return (
@@ -164,11 +174,11 @@ def _verdict(verdict: str) -> str:
 
 
 def _table(lines: Sequence[Sequence[Any]], kind: str, rows: Sequence[Row] = ()) -> str:
-    """The first line is the head."""
+    """An HTML table; the first line is the head, `rows` mark the teacher's line."""
     head = "".join(f"<th>{escape(text(cell))}</th>" for cell in lines[0])
     body = []
-    for at, line in enumerate(lines[1:]):
-        mark = ' class="teacher"' if at < len(rows) and rows[at].teaches else ""
+    for i, line in enumerate(lines[1:]):
+        mark = ' class="teacher"' if i < len(rows) and rows[i].is_teacher else ""
         cells = [_verdict(cell) if cell in ("gain", "loss") else escape(text(cell)) for cell in line]
         body.append(f"<tr{mark}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     return f'<div class="wide {kind}"><table><tr>{head}</tr>{"".join(body)}</table></div>'

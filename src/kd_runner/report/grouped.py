@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kd_runner.report.runs import Run, Unread
-from kd_runner.report.statistics import Estimate, estimate, gain, gap_closed, verdict
+from kd_runner.report.statistics import Estimate, Gain, estimate, gain, gap_closed, verdicts
 
-# What makes no other result: two runs that differ in these alone are one row.
-_FREE = {"seed", "seeds", "resume", "cache", "logger", "export", "callbacks", "threads", "task"}
+# Keys that do not change a result: runs that differ in these alone are repeats or seeds of one another.
+_NEUTRAL = {"seed", "seeds", "resume", "cache", "logger", "export", "threads", "task"}
+_NEUTRAL_CALLBACKS = ("epoch_summary", "pictures", "roi_visualizer")
 # What only a distilled run reads.
-_DISTILLING = {"kd", "teacher"}
+_DISTILLATION = {"kd", "teacher"}
 
 
 @dataclass
@@ -21,26 +22,27 @@ class Row:
 
     Attributes:
         label: arm, and the settings in which it differs from other rows of that arm.
-        against: gain over the row without distillation that is the same otherwise, where there is one.
+        runs: one per seed.
+        control: the row without distillation that is the same otherwise, where there is one.
+        against: paired gain over the control.
+        closed_percent: percent of the gap between control and teacher that is closed.
+        verdict: of the gain, Holm-corrected over all rows with the same control.
     """
 
     label: str
     runs: list[Run]
     control: "Row | None" = None
-    against: Estimate | None = None
+    against: Gain | None = None
     closed_percent: float = math.nan
+    verdict: str = ""
 
     @property
     def mean(self) -> Estimate:
         return estimate([run.score for run in self.runs])
 
     @property
-    def teaches(self) -> bool:
+    def is_teacher(self) -> bool:
         return self.runs[0].arm.startswith("teacher")
-
-    @property
-    def verdict(self) -> str:
-        return "" if self.against is None else verdict(self.against)
 
     def metric(self, name: str) -> float:
         """Mean over the seeds, of those where it is a number."""
@@ -48,6 +50,7 @@ class Row:
         return sum(values) / len(values) if values else math.nan
 
     def cost(self, name: str) -> float:
+        """Mean over the runs that know this cost, nan if none does."""
         values = [run.costs[name] for run in self.runs if name in run.costs]
         return sum(values) / len(values) if values else math.nan
 
@@ -67,25 +70,30 @@ class Section:
 
     @property
     def teacher(self) -> Row | None:
-        return next((row for row in self.rows if row.teaches), None)
+        return next((row for row in self.rows if row.is_teacher), None)
+
+    @property
+    def weights(self) -> list[Mapping[str, Any]]:
+        """The ways in which the weights of the runs were chosen, each once."""
+        kinds = {json.dumps(run.weights, sort_keys=True): run.weights for row in self.rows for run in row.runs}
+        return [weights for weights in kinds.values() if weights]
 
 
 def group(runs: Iterable[Run]) -> tuple[list[Section], list[Unread]]:
     """Sections, and runs that are left out because a later one repeats them."""
-    sections: dict[tuple[str, str, str], list[Run]] = {}
+    members: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        sections.setdefault((run.experiment, run.scale, run.monitor), []).append(run)
-    found, repeated = [], []
-    for key, members in sorted(sections.items()):
-        rows, left_out = _rows(members)
+        members.setdefault((run.experiment, run.scale, run.monitor), []).append(run)
+    sections, repeated = [], []
+    for key, runs_of_section in sorted(members.items()):
+        rows, left_out = _rows(runs_of_section)
         repeated += left_out
         section = Section(*key, rows)
         _label(rows)
-        for row in rows:
-            _compare(row, section)
-        section.rows.sort(key=lambda row: (not row.teaches, row.runs[0].settings["kd.enabled"], row.runs[0].arm))
-        found.append(section)
-    return found, repeated
+        _compare(section)
+        section.rows.sort(key=lambda row: (not row.is_teacher, row.runs[0].settings["kd.enabled"], row.runs[0].arm))
+        sections.append(section)
+    return sections, repeated
 
 
 def _rows(runs: Sequence[Run]) -> tuple[list[Row], list[Unread]]:
@@ -93,7 +101,8 @@ def _rows(runs: Sequence[Run]) -> tuple[list[Row], list[Unread]]:
     left_out = []
     for run in sorted(runs, key=lambda run: run.folder.stat().st_mtime if run.folder.exists() else 0.0):
         same = rows.setdefault(_key(run), {})
-        if (before := same.get(run.seed)) is not None and before.arm != "teacher":
+        before = same.get(run.seed)
+        if before is not None and before.arm != "teacher":
             left_out.append(Unread(before.folder, f"repeated by {run.folder}: the later one counts"))
         same[run.seed] = run
     members = [[same[seed] for seed in sorted(same, key=str)] for same in rows.values()]
@@ -108,22 +117,34 @@ def _key(run: Run) -> str:
     return run.arm + json.dumps(settings, sort_keys=True, default=str)
 
 
-def _relevant(run: Run, distilling: bool = True) -> dict[str, Any]:
-    """Settings that the run depends on; without those of distillation where it has none, or where told so."""
+def _changes_result(key: str) -> bool:
+    """Whether a setting can change what a run computes."""
+    root, _, rest = key.partition(".")
+    if root == "callbacks":
+        return rest.partition(".")[0] not in _NEUTRAL_CALLBACKS
+    return root not in _NEUTRAL
+
+
+def _relevant(run: Run, with_distillation: bool = True) -> dict[str, Any]:
+    """Settings that the run's result depends on.
+
+    Args:
+        run: a run; one without distillation depends on no setting of distillation.
+        with_distillation: False leaves out what only distillation reads: what is left must be equal for a control.
+    """
     kept = {
         key: value
         for key, value in run.settings.items()
-        if key.split(".")[0] not in _FREE
-        and not (key.endswith(".seed") and value == run.seed)  # a part's seed that follows the run's
+        if _changes_result(key) and not (key.endswith(".seed") and value == run.seed)  # a part that follows the seed
     }
-    if distilling and (run.settings["kd.enabled"] or run.arm == "teacher"):
+    if with_distillation and (run.settings["kd.enabled"] or run.arm == "teacher"):
         return kept
     terms = {key.split(".")[1] for key, value in kept.items() if key.startswith("loss.") and "teacher." in str(value)}
     return {
         key: value
         for key, value in kept.items()
-        if key.split(".")[0] not in _DISTILLING
-        and not key.startswith("data.unlabeled")
+        if key.split(".")[0] not in _DISTILLATION
+        and not key.startswith(("data.unlabeled", "callbacks.kd_schedule"))
         and not (key.startswith("loss.") and key.split(".")[1] in terms)
     }
 
@@ -147,29 +168,45 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"...{text[-37:]}"
 
 
-def _compare(row: Row, section: Section) -> None:
-    first = row.runs[0]
-    if row.teaches or not first.settings["kd.enabled"] or first.seed is None:
-        return
-    wanted = json.dumps(_relevant(first, distilling=False), sort_keys=True, default=str)
-    for control in section.rows:
-        other = control.runs[0]
-        if control.teaches or other.settings["kd.enabled"] or other.seed is None:
+def _compare(section: Section) -> None:
+    """Give every distilled row its control, gain and verdict."""
+    controls = {_base(row): row for row in section.rows if _is_student(row) and not _is_distilled(row)}
+    compared: dict[int, list[Row]] = {}
+    for row in section.rows:
+        control = controls.get(_base(row)) if _is_student(row) and _is_distilled(row) else None
+        if control is None:
             continue
-        if json.dumps(_relevant(other, distilling=False), sort_keys=True, default=str) == wanted:
-            before = {run.seed: run.score for run in control.runs}
-            pairs = [(before[run.seed], run.score) for run in row.runs if run.seed in before]
-            if pairs:
-                row.control, row.against = control, gain(*zip(*pairs))
-                if section.teacher is not None:
-                    before_all, after_all = (sum(scores) / len(scores) for scores in zip(*pairs))
-                    row.closed_percent = gap_closed(before_all, after_all, section.teacher.mean.mean)
+        before = {run.seed: run.score for run in control.runs}
+        pairs = [(before[run.seed], run.score) for run in row.runs if run.seed in before]
+        if not pairs:
+            continue
+        row.control, row.against = control, gain(*zip(*pairs))
+        compared.setdefault(id(control), []).append(row)
+        if section.teacher is not None:
+            control_mean, row_mean = (sum(scores) / len(scores) for scores in zip(*pairs))
+            row.closed_percent = gap_closed(control_mean, row_mean, section.teacher.mean.mean)
+    for rows in compared.values():
+        for row, verdict in zip(rows, verdicts([row.against for row in rows if row.against is not None])):
+            row.verdict = verdict
+
+
+def _is_student(row: Row) -> bool:
+    return not row.is_teacher and row.runs[0].seed is not None
+
+
+def _is_distilled(row: Row) -> bool:
+    return bool(row.runs[0].settings["kd.enabled"])
+
+
+def _base(row: Row) -> str:
+    """Equal for a distilled row and its control."""
+    return json.dumps(_relevant(row.runs[0], with_distillation=False), sort_keys=True, default=str)
 
 
 def classes(rows: Sequence[Row]) -> Mapping[str, list[str]]:
     """Metrics that have a value per class: kind to the classes."""
-    found: dict[str, list[str]] = {}
+    kinds: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for row in rows for run in row.runs for name in run.metrics if "/" in name):
         kind, _, label = name.partition("/")
-        found.setdefault(kind, []).append(label)
-    return {kind: labels for kind, labels in found.items() if len(labels) > 1}
+        kinds.setdefault(kind, []).append(label)
+    return {kind: labels for kind, labels in kinds.items() if len(labels) > 1}

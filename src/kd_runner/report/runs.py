@@ -6,23 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from kd_runner.runtime.files import read_json
 from kd_runner.runtime.flatten import flatten
 
-_MARKS = ("metrics.json", "failed.json", "config.yaml", ".hydra")
+_RUN_FILES = ("metrics.json", "failed.json", "config.yaml", ".hydra")
+_COSTS = ("parameters", "macs", "weights_bytes", "torch_ms", "onnxruntime_ms", "steps", "seconds")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One net, trained or measured once.
+    """One network, trained or measured once.
 
     Attributes:
-        arm: what kind it is: `teacher`, `undistilled`, `distilled`, or the name of a comparison's arm or chain's stage.
+        folder: where the run lies.
+        experiment: name of the experiment.
+        scale: `mini` or `full`.
+        monitor: name of the metric that counts.
+        arm: `teacher`, `undistilled`, `distilled`, or the name of a comparison's arm or chain's stage.
         seed: None for what no seed changes.
         settings: the configuration, `a.b.c` to value.
         metrics: name to value; per class `kind/class`.
         costs: what is known of parameters, macs, weights_bytes, torch_ms, onnxruntime_ms, steps, seconds.
+        weights: how the weights were chosen, see `comparison.weights_sentence`; empty where unknown.
     """
 
     folder: Path
@@ -34,6 +41,7 @@ class Run:
     settings: Mapping[str, Any]
     metrics: Mapping[str, float]
     costs: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
@@ -48,8 +56,16 @@ class Unread:
     reason: str
 
 
+class _NoRun(ValueError):
+    """The folder holds no measured network."""
+
+
 def collect(paths: Iterable[str | Path]) -> tuple[list[Run], list[Unread]]:
-    """Runs, comparisons, chains, sweeps, and folders of any of those. What cannot be read is named, the rest read."""
+    """Read runs, comparisons, chains, sweeps, and folders of any of those.
+
+    Returns:
+        The runs, each once, and the folders that could not be read, with the reasons.
+    """
     runs: dict[tuple[Path, str, int | None], Run] = {}
     unread: dict[Path, Unread] = {}
     for path in paths:
@@ -57,19 +73,16 @@ def collect(paths: Iterable[str | Path]) -> tuple[list[Run], list[Unread]]:
             try:
                 for run in _read(folder):
                     runs[run.folder.resolve(), run.arm, run.seed] = run
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                reason = f"{error}" if isinstance(error, _Unfit) else f"not to be read: {type(error).__name__}: {error}"
-                unread[folder.resolve()] = Unread(folder, reason)
+            except _NoRun as error:
+                unread[folder.resolve()] = Unread(folder, str(error))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, OmegaConfBaseException) as error:
+                unread[folder.resolve()] = Unread(folder, f"unreadable: {type(error).__name__}: {error}")
     return list(runs.values()), list(unread.values())
-
-
-class _Unfit(ValueError):
-    """The folder holds no measured net."""
 
 
 def _run_folders(folder: Path) -> Iterator[Path]:
     inside = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-    if any((folder / mark).exists() for mark in _MARKS) or not inside:
+    if any((folder / name).exists() for name in _RUN_FILES) or not inside:
         yield folder
         return
     for part in inside:
@@ -78,56 +91,83 @@ def _run_folders(folder: Path) -> Iterator[Path]:
 
 
 def _read(folder: Path) -> Iterator[Run]:
+    """The runs of one folder. Metrics count more than a `failed.json` that an earlier start left."""
     if not folder.exists():
-        raise _Unfit("no such folder")
+        raise _NoRun("no such folder")
+    if (folder / "metrics.json").is_file():
+        yield from read_folder(folder, read_json(folder / "metrics.json"))
+        return
     if (folder / "failed.json").is_file():
-        raise _Unfit(f"failed: {read_json(folder / 'failed.json')['error']}")
-    if not (folder / "metrics.json").is_file():
-        begun = (folder / "config.yaml").is_file()
-        known = begun or (folder / ".hydra").is_dir()
-        raise _Unfit("not finished" if begun else "refused at its start" if known else "holds no run")
-    result, settings = read_json(folder / "metrics.json"), _settings(folder)
-    if not {"metrics", "arms"} & result.keys():
-        raise _Unfit("nothing was measured in it (task=export?)")
-    told = {"experiment": _experiment(folder), "scale": result["scale"], "monitor": settings["monitor"]}
+        raise _NoRun(f"failed: {read_json(folder / 'failed.json')['error']}")
+    if (folder / "config.yaml").is_file():
+        raise _NoRun("not finished")
+    raise _NoRun("refused at its start" if (folder / ".hydra").is_dir() else "holds no run")
+
+
+def read_folder(folder: Path, result: Mapping[str, Any]) -> Iterator[Run]:
+    """The runs of an ended folder.
+
+    Args:
+        folder: a training, evaluation, comparison or chain.
+        result: what its `metrics.json` holds.
+    """
+    if "arms" not in result and "metrics" not in result:
+        raise _NoRun("nothing was measured in it (task=export?)")
+    settings = _settings(folder)
+    common: dict[str, Any] = {
+        "experiment": str(result.get("experiment") or _experiment(folder)),
+        "scale": result["scale"],
+        "monitor": settings["monitor"],
+        "weights": result.get("weights") or {},
+    }
     if "arms" in result:
-        yield from _comparison(folder, result, settings, told)
+        yield from _comparison(folder, result, settings, common)
     elif any(isinstance(value, dict) for value in result["metrics"].values()):
         for role, metrics in result["metrics"].items():
-            yield Run(folder, **told, arm=f"{role}, evaluated", seed=None, settings=settings, metrics=metrics)
+            yield Run(folder, **common, arm=f"{role}, evaluated", seed=None, settings=settings, metrics=metrics)
     else:
-        kind = "distilled" if settings["kd.enabled"] else "undistilled"
-        arm = "teacher, trained" if settings["task._target_"].endswith(".train_teacher") else kind
-        yield Run(folder, **told, arm=arm, seed=result["seed"], settings=settings, metrics=result["metrics"],
+        arm = "distilled" if settings["kd.enabled"] else "undistilled"
+        if settings["task._target_"].endswith(".train_teacher"):
+            arm = "teacher, trained"
+        yield Run(folder, **common, arm=arm, seed=result["seed"], settings=settings, metrics=result["metrics"],
                   costs=_costs(result))  # fmt: skip
 
 
-def _comparison(folder: Path, result: Any, settings: dict[str, Any], told: dict[str, Any]) -> Iterator[Run]:
+def _comparison(
+    folder: Path, result: Mapping[str, Any], settings: dict[str, Any], common: dict[str, Any]
+) -> Iterator[Run]:
     """task=compare and task=assistant_chain: the teacher, and every arm and seed, each with a folder of its own."""
     costs = result.get("costs", {})
-    yield Run(folder, **told, arm="teacher", seed=None, settings=settings, metrics=result["teacher"],
-              costs=_costs(costs.get("teacher", {})))  # fmt: skip
+    yield Run(folder, **{**common, "weights": {}}, arm="teacher", seed=None, settings=settings,
+              metrics=result["teacher"], costs=_costs(costs.get("teacher", {})))  # fmt: skip
     for arm, metrics in result["arms"].items():
-        measured = _costs(costs.get(arm, costs.get("student", {})))
-        measured |= {key: result[key][arm] for key in ("steps", "seconds") if key in result}
+        arm_costs = _costs(costs.get(arm, costs.get("student", {})))
+        arm_costs |= {key: result[key][arm] for key in ("steps", "seconds") if key in result}
         for seed, values in zip(result["seeds"], metrics, strict=True):
-            place = folder / f"seed{seed}_{arm}"
-            own = _settings(place) if place.is_dir() else {**settings, "seed": seed}
-            yield Run(place, **told, arm=arm, seed=seed, settings=own, metrics=values, costs=measured)
+            run_folder = folder / f"seed{seed}_{arm}"
+            own = _settings(run_folder) if run_folder.is_dir() else {**settings, "seed": seed}
+            yield Run(run_folder, **common, arm=arm, seed=seed, settings=own, metrics=values, costs=arm_costs)
 
 
 def _costs(result: Mapping[str, Any]) -> dict[str, float]:
-    names = ("parameters", "macs", "weights_bytes", "torch_ms", "onnxruntime_ms", "steps", "seconds")
-    return {name: result[name] for name in names if name in result}
+    return {name: result[name] for name in _COSTS if name in result}
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    return flatten(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
+    """The configuration of a run: the resolved one that training writes, else the composed one that Hydra writes."""
+    file = folder / "config.yaml"
+    cfg = OmegaConf.load(file if file.is_file() else folder / ".hydra" / "config.yaml")
+    try:
+        content = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException:
+        content = OmegaConf.to_container(cfg)
+    return flatten(content)
 
 
 def _experiment(folder: Path) -> str:
-    """Hydra's note of what was chosen, in the folder or one above it."""
-    for place in (folder, *folder.resolve().parents):
-        if (place / ".hydra" / "hydra.yaml").is_file():
-            return str(OmegaConf.load(place / ".hydra" / "hydra.yaml").hydra.runtime.choices.experiment)
-    raise _Unfit("no .hydra/hydra.yaml in it or above it says which experiment it is")
+    """The experiment that Hydra noted as chosen, in the folder or one above it."""
+    for parent in (folder, *folder.resolve().parents):
+        file = parent / ".hydra" / "hydra.yaml"
+        if file.is_file():
+            return str(OmegaConf.load(file).hydra.runtime.choices.experiment)
+    raise _NoRun("no .hydra/hydra.yaml in it or above it says which experiment it is")

@@ -1,16 +1,19 @@
-"""What a few seeds can tell."""
+"""Means, paired gains and verdicts over a few seeds."""
 
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import t as student_t
+from scipy import stats
+
+LEVEL = 0.95
+"""Confidence of every interval; a verdict needs a p-value below 1 - LEVEL."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, and how far its 95 % confidence interval reaches to each side (nan with fewer than two values)."""
+    """A mean with the half-width of its 95 % confidence interval (nan with fewer than two values)."""
 
     mean: float
     half_width: float
@@ -24,29 +27,87 @@ class Estimate:
         return self.mean + self.half_width
 
 
+@dataclass(frozen=True)
+class Gain(Estimate):
+    """Mean paired difference of two arms, with the p-value of the two-sided paired t-test.
+
+    The p-value is nan where there is no test: fewer than two seeds, or the same difference for every seed.
+    """
+
+    p_value: float = math.nan
+
+
 def estimate(values: Sequence[float]) -> Estimate:
     """Mean and Student's t interval of independent values."""
     mean = statistics.fmean(values)
     if len(values) < 2 or math.isnan(mean):
         return Estimate(mean, math.nan)
-    spread = statistics.stdev(values) / math.sqrt(len(values))
-    return Estimate(mean, float(student_t.ppf(0.975, len(values) - 1)) * spread)
+    standard_error = statistics.stdev(values) / math.sqrt(len(values))
+    return Estimate(mean, float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * standard_error)
 
 
-def gain(control: Sequence[float], treated: Sequence[float]) -> Estimate:
-    """Mean difference of pairs (the same seed on both sides) and its interval."""
-    return estimate([after - before for before, after in zip(control, treated, strict=True)])
+def gain(control: Sequence[float], treated: Sequence[float]) -> Gain:
+    """Mean of the paired differences `treated - control`.
+
+    Args:
+        control: scores of the control arm, one per seed.
+        treated: scores of the other arm, for the same seeds in the same order.
+
+    Raises:
+        ValueError: the two differ in length.
+    """
+    differences = [after - before for before, after in zip(control, treated, strict=True)]
+    interval = estimate(differences)
+    if math.isnan(interval.half_width) or not _has_spread(interval):
+        return Gain(interval.mean, interval.half_width)
+    quantile = float(stats.t.ppf((1 + LEVEL) / 2, len(differences) - 1))
+    t_statistic = abs(interval.mean) * quantile / interval.half_width
+    return Gain(interval.mean, interval.half_width, 2 * float(stats.t.sf(t_statistic, len(differences) - 1)))
 
 
-def verdict(difference: Estimate) -> str:
-    """`gain`, `loss`, `no gain` where the interval holds zero, and no verdict from a single seed."""
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values; nan entries are no tests and stay nan.
+
+    With the m p-values sorted upwards, `adjusted_i = max over j <= i of min(1, (m - j + 1) * p_j)`.
+
+    Source: Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure.
+    """
+    tests = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    adjusted = [math.nan] * len(p_values)
+    largest = 0.0
+    for rank, (p, i) in enumerate(tests):
+        largest = max(largest, min(1.0, (len(tests) - rank) * p))
+        adjusted[i] = largest
+    return adjusted
+
+
+def verdicts(gains: Sequence[Gain]) -> list[str]:
+    """A verdict for each of several arms against one control, Holm-corrected over all of them.
+
+    Returns:
+        Per arm `gain`, `loss`, `no gain (...)`, or why there is no verdict.
+    """
+    adjusted = holm([one.p_value for one in gains])
+    return [_verdict(one, p) for one, p in zip(gains, adjusted)]
+
+
+def _verdict(difference: Gain, adjusted_p: float) -> str:
     if math.isnan(difference.mean):
         return "not a number: no verdict"
     if math.isnan(difference.half_width):
         return "one seed: no verdict"
-    if difference.low > 0:
-        return "gain"
-    return "loss" if difference.high < 0 else "no gain (the interval holds zero)"
+    if not _has_spread(difference):
+        return "no spread over the seeds: no verdict"
+    if adjusted_p < 1 - LEVEL:
+        return "gain" if difference.mean > 0 else "loss"
+    if difference.p_value < 1 - LEVEL:
+        return "no gain (after Holm's correction)"
+    return "no gain (the interval holds zero)"
+
+
+def _has_spread(interval: Estimate) -> bool:
+    """Differences that are equal up to rounding carry no information about chance."""
+    return interval.half_width > 1e-9
 
 
 def gap_closed(control: float, treated: float, teacher: float) -> float:

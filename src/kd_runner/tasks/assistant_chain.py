@@ -3,32 +3,36 @@
 Source: Mirzadeh et al. 2020, Improved Knowledge Distillation via Teacher Assistant.
 """
 
-import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from kd_runner.config import build, validate
+from kd_runner.config import build
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.errors import ConfigError
 from kd_runner.profiling import costs
 from kd_runner.report import chain_page
-from kd_runner.report.statistics import gain, verdict
+from kd_runner.report.comparison import summarize
 from kd_runner.runtime import run_folder
-from kd_runner.runtime.files import read_json, write_json
-from kd_runner.tasks.compare import arm, run_all
+from kd_runner.tasks import arms
 from kd_runner.tasks.evaluate import measure
-
-log = logging.getLogger(__name__)
 
 DIRECT = "direct"
 
 
 def assistant_chain(cfg: DictConfig, folder: Path) -> float | None:
-    """Run every stage of `task.stages` with every seed, each in a folder of its own, and report. A chain that was
-    stopped goes on with what is missing, and one that ended takes more seeds. Returns the last stage's metric, mean
-    over the seeds.
+    """Run every stage of `task.stages` with every seed, each in a folder of its own, and report.
+
+    A chain that was stopped continues with what is missing, and one that ended takes more seeds.
+
+    Args:
+        cfg: the composed configuration.
+        folder: where the stages' folders and the report are written.
+
+    Returns:
+        The monitored metric of the last stage, mean over the seeds.
 
     Raises:
         ConfigError: a stage cannot work, found before the first one trains.
@@ -37,85 +41,73 @@ def assistant_chain(cfg: DictConfig, folder: Path) -> float | None:
 
 
 def _chain(cfg: DictConfig, folder: Path) -> float | None:
-    runs = {name: [plan(cfg, folder, seed)[name] for seed in cfg.seeds] for name in plan(cfg, folder, cfg.seeds[0])}
-    for calls in runs.values():
-        validate.check(calls[0][0])
+    arms.check_seeds(cfg)
+    plans = [plan(cfg, folder, seed) for seed in cfg.seeds]
+    calls = {name: [of_seed[name] for of_seed in plans] for name in plans[0]}
+    for name, calls_of_stage in calls.items():
+        arms.check_arm(calls_of_stage[0][0], f"task.stages.{name}")
     first, *later = stages(cfg)
-    # Who needs no other stage's student runs first.
-    run_all(cfg, [*runs[first], *runs.get(DIRECT, [])])
+    # The first stage and the directly taught student depend on no other stage.
+    arms.run_all(cfg, [*calls[first], *calls.get(DIRECT, [])])
     for name in later:
-        run_all(cfg, runs[name])
+        arms.run_all(cfg, calls[name])
     teacher, data = build.teacher(cfg), build.data(cfg)
-    measured = measure(cfg, folder, teacher, data)  # every process takes its share
+    teacher_metrics = measure(cfg, folder, teacher, data)  # every process takes its share
     if not run_folder.is_first():
         return None
-    found = {name: [read_json(place / "metrics.json") for _, place in calls] for name, calls in runs.items()}
-    nets = {"teacher": teacher, **{name: build.trained(*calls[0]) for name, calls in runs.items()}}
+    results = {name: arms.results(calls_of_stage) for name, calls_of_stage in calls.items()}
     last = list(stages(cfg))[-1]
-    summary: dict[str, Any] = {
-        "scale": cfg.scale,
-        "monitor": cfg.monitor,
-        "seeds": list(cfg.seeds),
+    control = DIRECT if DIRECT in results else None
+    summary = summarize(cfg.monitor, cfg.seeds, teacher_metrics, results, last, control, [last])
+    nets = {"teacher": teacher, **{name: build.trained(*calls_of_stage[0]) for name, calls_of_stage in calls.items()}}
+    summary |= {
+        "experiment": arms.experiment_name(folder),
         "stages": list(stages(cfg)),
-        "teacher": measured,
-        "arms": {name: [run["metrics"] for run in of_stage] for name, of_stage in found.items()},
-        "steps": {name: of_stage[0]["steps"] for name, of_stage in found.items()},
-        "seconds": {name: sum(run["seconds"] for run in of_stage) / len(of_stage) for name, of_stage in found.items()},
         "costs": _costs(nets, data.example(1)),
     }
-    scores = {name: [metrics[cfg.monitor] for metrics in of_stage] for name, of_stage in summary["arms"].items()}
-    summary["score"] = sum(scores[last]) / len(cfg.seeds)
-    if DIRECT in scores:
-        difference = gain(scores[DIRECT], scores[last])
-        summary["gain_over_direct"] = {
-            "mean": difference.mean,
-            "half_width": difference.half_width,
-            "verdict": verdict(difference),
-        }
-    chain_page.write(folder, summary, scores)
-    write_json(folder / "metrics.json", summary)
-    log.info("%s\n%s", (folder / "report.md").read_text(), folder / "report.md")
-    return summary["score"]
+    chain_page.write(folder, summary)
+    arms.finish(folder, summary)
+    return float(summary["score"])
 
 
 def stages(cfg: DictConfig) -> dict[str, dict[str, Any]]:
-    """Stage to the settings in which it differs, in order.
+    """Stage to the settings in which it differs from the experiment, in order.
 
     Raises:
         ConfigError: there are fewer than two, or one has the name of another run of the chain.
     """
     named: Any = OmegaConf.to_container(cfg.task.stages)
-    found: dict[str, dict[str, Any]] = {str(name): settings or {} for name, settings in named.items()}
-    if len(found) < 2:
+    settings: dict[str, dict[str, Any]] = {str(name): changes or {} for name, changes in named.items()}
+    if len(settings) < 2:
         raise ConfigError("task.stages: a chain has two stages at least, e.g. assistant and student")
-    if taken := {DIRECT, "teacher"} & found.keys():
+    if taken := {DIRECT, "teacher"} & settings.keys():
         raise ConfigError(f"task.stages.{min(taken)}: another run of the chain has this name")
-    return found
+    return settings
 
 
-def plan(cfg: DictConfig, folder: Path, seed: int) -> dict[str, tuple[DictConfig, Path]]:
-    """Configuration and folder of every stage with one seed, in order; then of the student taught directly."""
-    found: dict[str, tuple[DictConfig, Path]] = {}
-    given, settings = cfg, dict[str, Any]()
+def plan(cfg: DictConfig, folder: Path, seed: int) -> dict[str, arms.Call]:
+    """Configuration and folder of every stage with one seed, in order; then of the directly taught student."""
+    calls: dict[str, arms.Call] = {}
+    base, settings = cfg, dict[str, Any]()
     for name, settings in stages(cfg).items():
-        own = arm(given, seed, f"task.stages.{name}", settings)
-        found[name] = own, folder / f"seed{seed}_{name}"
-        given = cfg.copy()
-        given.teacher = taught_by(own.student, found[name][1] / "student.safetensors")
+        own = arms.arm_config(base, seed, f"task.stages.{name}", settings)
+        calls[name] = own, folder / f"seed{seed}_{name}"
+        base = cfg.copy()
+        base.teacher = student_as_teacher(own.student, calls[name][1] / "student.safetensors")
     if cfg.task.direct:
-        found[DIRECT] = arm(cfg, seed, "task.stages", settings), folder / f"seed{seed}_{DIRECT}"
-    return found
+        calls[DIRECT] = arms.arm_config(cfg, seed, "task.stages", settings), folder / f"seed{seed}_{DIRECT}"
+    return calls
 
 
-def taught_by(student: DictConfig, weights: Path) -> DictConfig:
-    """The student of one stage as the `teacher` of the next."""
+def student_as_teacher(student: DictConfig, weights: Path) -> DictConfig:
+    """The `teacher` configuration of the next stage, from the `student` of this one."""
     kept = {key: student[key] for key in ("net", "inputs", "train_inputs", "features", "channels_last")}
     keys = {"strip": "", "rename": {}, "drop": []}
     return OmegaConf.create({**kept, "checkpoint": str(weights), "checkpoint_keys": keys})
 
 
-def _costs(nets: dict[str, FeatureExtractor], batch: Any) -> dict[str, Any]:
-    """Size and speed of every net, side by side."""
+def _costs(nets: Mapping[str, FeatureExtractor], batch: Any) -> dict[str, Any]:
+    """Size and speed of every net, timed in turns in one process."""
     calls = {name: costs.torch_call(net.net, net.one_sample(batch)) for name, net in nets.items()}
     times = costs.latency(calls)
     return {

@@ -13,6 +13,7 @@ from kd_runner.config import build
 from kd_runner.data.module import DataModule
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.profiling import costs
+from kd_runner.report.provenance import data_pools, measured_weights
 from kd_runner.report.run_page import run_page
 from kd_runner.runtime import run_folder
 from kd_runner.runtime.files import write_json, write_text
@@ -59,6 +60,8 @@ def fit_and_report(
         "metrics": metrics,
         "steps": trainer.global_step,
         "seconds": time.perf_counter() - started,
+        "weights": measured_weights(cfg, "best" if (folder / "checkpoints" / "best.ckpt").exists() else "last"),
+        "data": data_pools(cfg, data),
         "class_names": list(cfg.data.get("class_names") or []),
         **costs.static(student.net, student.one_sample(data.example(1))),
     }

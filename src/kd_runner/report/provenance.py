@@ -1,0 +1,56 @@
+"""Where the numbers of a run come from: its data, its networks, and which weights were measured."""
+
+from collections.abc import Mapping, Sized
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from kd_runner.data.module import DataModule
+
+# Arguments of a dataset that tell one pool of samples from another.
+_NAMING = ("version", "split", "images", "annotations", "first", "count")
+
+
+def data_pools(cfg: DictConfig, data: DataModule) -> dict[str, dict[str, Any] | None]:
+    """`train`, `unlabeled` (None for none) and `val`, each with `samples` and `source`."""
+    counts = {"train": data.num_labeled, "unlabeled": data.num_unlabeled, "val": len(cast(Sized, data.val))}
+    pools: dict[str, dict[str, Any] | None] = {}
+    for part, samples in counts.items():
+        node = OmegaConf.select(cfg, f"data.{part}")
+        used = samples > 0 or part != "unlabeled"
+        pools[part] = {"samples": samples, "source": source(node)} if used and node is not None else None
+    return pools
+
+
+def source(node: Any) -> str:
+    """A dataset in a few words: its class, and the arguments that choose its samples."""
+    content: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    if not isinstance(content, Mapping):
+        return str(content)
+    inner = content.get("samples") or content.get("dataset")
+    if isinstance(inner, Mapping) and "_target_" in inner:  # a sampler around the dataset
+        content = inner
+    words = [f"{key} {content[key]}" for key in _NAMING if content.get(key) is not None]
+    name = str(content.get("_target_", "dataset")).rpartition(".")[2]
+    return f"{name}, {', '.join(words)}" if words else name
+
+
+def measured_weights(cfg: DictConfig, chosen: str) -> dict[str, str]:
+    """How the measured weights were chosen, for `comparison.weights_sentence`.
+
+    Args:
+        cfg: configuration of the run.
+        chosen: `best` (by the monitored metric on the validation data) or `last`.
+    """
+    node = OmegaConf.select(cfg, "data.val")
+    split = None if node is None else node.get("split", None)
+    name = f"data.val ({source(node)})" if split is None else f"the {split} split"
+    return {"chosen": chosen, "monitor": str(cfg.monitor), "split": name}
+
+
+def network(cfg: DictConfig, role: str) -> str:
+    """The network of a role in a few words: its class or function, and its weights file."""
+    node = cfg[role]
+    name = str(node.net.get("_target_", "network")).rpartition(".")[2]
+    return name if node.checkpoint is None else f"{name}, weights {Path(str(node.checkpoint)).name}"

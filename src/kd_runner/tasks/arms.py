@@ -1,0 +1,156 @@
+"""Many trainings as one task: the arms of a comparison, the stages of a chain, each in a folder of its own."""
+
+import contextlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kd_runner.config import validate
+from kd_runner.distillation.inputs import required_features
+from kd_runner.errors import ConfigError, nearest
+from kd_runner.report import gathered_page
+from kd_runner.report.comparison import Summary
+from kd_runner.report.grouped import group
+from kd_runner.report.runs import read_folder
+from kd_runner.runtime import run_folder
+from kd_runner.runtime.files import read_json, write_json, write_text
+from kd_runner.runtime.launch import num_processes
+from kd_runner.runtime.processes import in_parallel
+from kd_runner.tasks.train import train
+
+log = logging.getLogger(__name__)
+
+Call = tuple[DictConfig, Path]
+"""Configuration and folder of one training."""
+
+
+def arm_config(cfg: DictConfig, seed: int, key: str, settings: Mapping[str, Any]) -> DictConfig:
+    """The resolved configuration of one arm with one seed; it trains, and exports nothing.
+
+    Args:
+        key: where the arm stands in the configuration, for messages.
+        settings: keys in which the arm differs, `a.b.c` to value.
+
+    Raises:
+        ConfigError: a key that the configuration does not have.
+    """
+    own = cfg.copy()
+    own.seed, own.seeds, own.export, own.resume = seed, [seed], None, None
+    own.task = OmegaConf.create({"_target_": "kd_runner.tasks.train.train"})
+    for name, value in settings.items():
+        try:
+            OmegaConf.update(own, name, value, merge=False)
+        except OmegaConfBaseException:
+            parent = OmegaConf.select(own, name.rpartition(".")[0] or "") or own
+            hint = nearest(name.rpartition(".")[2], map(str, parent))
+            raise ConfigError(f"{key}: no key {name!r} in the configuration.{hint}") from None
+    return run_folder.resolved(own)
+
+
+def check_seeds(cfg: DictConfig) -> None:
+    """Raises:
+    ConfigError: no seed, or the same one twice, which would count as two independent runs.
+    """
+    if not cfg.seeds:
+        raise ConfigError("seeds=[]: give at least one seed, e.g. seeds=[0,1,2]")
+    repeated = sorted(seed for seed, count in Counter(cfg.seeds).items() if count > 1)
+    if repeated:
+        raise ConfigError(f"seeds={list(cfg.seeds)}: seed {repeated[0]} is there more than once; give each seed once")
+
+
+def check_arm(cfg: DictConfig, name: str) -> None:
+    """Everything that can be known of an arm before any arm trains.
+
+    Raises:
+        ConfigError: what `validate.check` finds, or an arm that has no loss to train with.
+    """
+    validate.check(cfg)
+    nodes = [node for node in cfg.loss.values() if node.weight != 0]
+    task_losses = [n for n in nodes if not required_features([OmegaConf.to_container(n.inputs)], "teacher")]  # type: ignore[list-item]
+    if not (nodes if cfg.kd.enabled else task_losses):
+        raise ConfigError(
+            f"{name}: it has no loss to train with: with kd.enabled=false only losses that read no teacher.* count. "
+            "Add a task loss to loss=[...], or take this arm away"
+        )
+
+
+def run_all(cfg: DictConfig, calls: list[Call], then: Iterable[tuple[Any, ...]] = ()) -> None:
+    """Train by every configuration in its folder, `task.workers` at a time.
+
+    Args:
+        then: (function, arguments...) of other work that is done as soon as a process is free.
+    """
+    jobs = [*((_train, *call) for call in calls), *then]
+    workers = _workers(cfg, len(calls))
+    if workers > 1:
+        log.info("%d runs, %d at a time", len(calls), workers)
+        list(in_parallel(_call, jobs, workers))
+    else:
+        for job in jobs:
+            _call(*job)
+
+
+def _call(function: Callable[..., None], *arguments: Any) -> None:
+    function(*arguments)
+
+
+def _workers(cfg: DictConfig, runs: int) -> int:
+    """Runs at a time: as configured, else one per core where a run is one CPU process."""
+    if cfg.task.workers is not None:
+        return int(cfg.task.workers)
+    alone = cfg.trainer.accelerator == "cpu" and num_processes(cfg) == 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(runs, cores) if alone else 1
+
+
+def _train(cfg: DictConfig, folder: Path) -> None:
+    with own_log(folder), run_folder.lock(folder):
+        train(cfg, folder)
+
+
+@contextlib.contextmanager
+def own_log(folder: Path) -> Iterator[None]:
+    """Prefix log lines with the folder's name, since several runs may log at once, and write them to its run.log."""
+    folder.mkdir(parents=True, exist_ok=True)
+    root = logging.getLogger()
+    formatters = {handler: handler.formatter for handler in root.handlers}
+    file = logging.FileHandler(folder / "run.log")
+    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for handler in formatters:
+        handler.setFormatter(logging.Formatter(f"{folder.name}: %(message)s"))
+    root.addHandler(file)
+    try:
+        yield
+    finally:
+        root.removeHandler(file)
+        file.close()
+        for handler, formatter in formatters.items():
+            handler.setFormatter(formatter)
+
+
+def results(calls: Iterable[Call]) -> list[dict[str, Any]]:
+    """`metrics.json` of every ended run."""
+    return [read_json(folder / "metrics.json") for _, folder in calls]
+
+
+def finish(folder: Path, summary: Summary) -> None:
+    """Write `comparison.html` and, as the last file of the task, `metrics.json`; log the report."""
+    sections, repeated = group(read_folder(folder, summary))
+    write_text(folder / "comparison.html", gathered_page.html(folder.name, sections, repeated))
+    write_json(folder / "metrics.json", summary)
+    log.info("%s\n%s", (folder / "report.md").read_text().split("## Per class")[0], folder / "report.md")
+
+
+def experiment_name(folder: Path) -> str:
+    """The chosen experiment: Hydra's word, else (called from Python) the folder above the run's."""
+    if HydraConfig.initialized():
+        choices: Any = HydraConfig.get().runtime.choices
+        return str(choices["experiment"])
+    return folder.parent.name
