@@ -30,7 +30,8 @@ tr.teacher td { background: #f3f3f3; } .gain { color: #00704f; font-weight: 600;
   font-weight: 600; }
 .scale { display: inline-block; padding: 0 .6rem; border-radius: 1rem; background: #fff0c2; font-size: .85rem; }
 .scale.full { background: #cdeccd; } figure { margin: 1.6rem 0; max-width: 62rem; } figcaption { font-weight: 600; }
-figure svg { overflow: visible; width: 100%; min-width: 34rem; height: auto; display: block; } summary { cursor: pointer; }
+figure svg { overflow: visible; width: 100%; min-width: 34rem; height: auto; display: block; }
+summary { cursor: pointer; }
 footer { margin-top: 3rem; color: #555; font-size: .85rem; }
 """
 
