@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from kd_runner.config import validate
-from kd_runner.distillation.inputs import required_features
+from kd_runner.distillation.inputs import InputSpec
 from kd_runner.errors import ConfigError, nearest
 from kd_runner.report import gathered_page
 from kd_runner.report.comparison import Summary
@@ -73,7 +73,7 @@ def check_arm(cfg: DictConfig, name: str) -> None:
     """
     validate.check(cfg)
     nodes = [node for node in cfg.loss.values() if node.weight != 0]
-    task_losses = [n for n in nodes if not required_features([OmegaConf.to_container(n.inputs)], "teacher")]  # type: ignore[list-item]
+    task_losses = [node for node in nodes if "teacher" not in InputSpec(OmegaConf.to_container(node.inputs)).sources]
     if not (nodes if cfg.kd.enabled else task_losses):
         raise ConfigError(
             f"{name}: it has no loss to train with: with kd.enabled=false only losses that read no teacher.* count. "
