@@ -1,4 +1,4 @@
-"""Where queries are told to look."""
+"""AttentionGuidance: which tokens count, and the value."""
 
 import math
 
@@ -12,7 +12,7 @@ RANGE = (-8.0, -8.0, -8.0, 8.0, 8.0, 8.0)
 
 
 def inputs(*points: tuple[float, float, float]) -> dict[str, Tensor]:
-    """Two cameras at the origin, one looking along y, one back; 4 x 4 tokens of 16 pixels each."""
+    """Two cameras at the origin, one facing along y, one backwards; 4 x 4 tokens of 16 pixels each."""
     ahead = torch.tensor([[32.0, 32.0, 0, 0], [0, 32.0, -32.0, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])
     back = torch.tensor([[-32.0, -32.0, 0, 0], [0, -32.0, -32.0, 0], [0, -1, 0, 0], [0, 0, 0, 1.0]])
     return {
@@ -23,20 +23,22 @@ def inputs(*points: tuple[float, float, float]) -> dict[str, Tensor]:
     }
 
 
-def look(*tokens: int) -> Tensor:
-    """All heads of every query look at one token: (1, 2, Q, 32)."""
+def attend(*tokens: int) -> Tensor:
+    """All heads of every query attend to one token: (1, 2, Q, 32)."""
     return torch.nn.functional.one_hot(torch.tensor(tokens), 32).float().expand(1, 2, -1, -1)
 
 
-def test_looking_at_the_point_s_image_costs_nothing_elsewhere_much() -> None:
-    loss = AttentionGuidance(RANGE, reach=0.6)
-    given = inputs((0.3, 4.0, -0.3), (0.3, -4.0, -0.3))  # right below the middle ahead; behind, so left of the middle
-    assert loss([look(10, 16 + 9)], **given).item() == pytest.approx(0.0, abs=1e-5)
-    assert loss([look(10, 9)], **given).item() == pytest.approx(-math.log(1e-6) / 2, rel=1e-4)
+def test_attention_on_the_projected_point_costs_nothing() -> None:
+    loss = AttentionGuidance(RANGE, radius=0.6)
+    arguments = inputs(
+        (0.3, 4.0, -0.3), (0.3, -4.0, -0.3)
+    )  # right below the middle ahead; behind, so left of the middle
+    assert loss([attend(10, 16 + 9)], **arguments).item() == pytest.approx(0.0, abs=1e-5)
+    assert loss([attend(10, 9)], **arguments).item() == pytest.approx(-math.log(1e-6) / 2, rel=1e-4)
 
 
-def test_a_point_that_no_camera_sees_is_left_out() -> None:
-    loss = AttentionGuidance(RANGE, reach=0.6)
+def test_points_outside_all_images_do_not_count() -> None:
+    loss = AttentionGuidance(RANGE, radius=0.6)
     alone, both = inputs((0.3, 4.0, -0.3)), inputs((0.3, 4.0, -0.3), (4.0, 0.1, 0.0))
     even = torch.full((1, 2, 1, 32), 1 / 32)
     assert loss([even], **alone).item() == pytest.approx(math.log(32), rel=1e-5)
@@ -44,20 +46,20 @@ def test_a_point_that_no_camera_sees_is_left_out() -> None:
     assert loss([even], **inputs((4.0, 0.1, 0.0))).item() == 0.0
 
 
-def test_layers_are_averaged_and_maps_get_the_gradient() -> None:
-    loss, given = AttentionGuidance(RANGE, reach=0.6), inputs((0.3, 4.0, -0.3))
+def test_layers_are_averaged_and_maps_get_gradients() -> None:
+    loss, arguments = AttentionGuidance(RANGE, radius=0.6), inputs((0.3, 4.0, -0.3))
     scores = torch.zeros(2, 1, 2, 1, 32, requires_grad=True)
-    value = loss(list(scores.softmax(-1)), **given)
+    value = loss(list(scores.softmax(-1)), **arguments)
     value.backward()
     assert value.item() == pytest.approx(math.log(32), rel=1e-5)
     assert scores.grad is not None and (scores.grad[..., 10] < 0).all() and (scores.grad[..., 11] > 0).all()
 
 
-def test_with_enough_on_the_point_the_rest_is_free() -> None:
-    given = inputs((0.3, 4.0, -0.3))
-    third = (look(10) + look(11) + look(12)) / 3
-    assert AttentionGuidance(RANGE, reach=0.6, enough=0.3)([third], **given).item() == 0.0
-    short = AttentionGuidance(RANGE, reach=0.6, enough=0.5)([third], **given).item()
+def test_above_min_fraction_there_is_no_loss() -> None:
+    arguments = inputs((0.3, 4.0, -0.3))
+    third = (attend(10) + attend(11) + attend(12)) / 3
+    assert AttentionGuidance(RANGE, radius=0.6, min_fraction=0.3)([third], **arguments).item() == 0.0
+    short = AttentionGuidance(RANGE, radius=0.6, min_fraction=0.5)([third], **arguments).item()
     assert short == pytest.approx(math.log(1.5), rel=1e-5)
-    with pytest.raises(ValueError, match="enough"):
-        AttentionGuidance(RANGE, enough=0.0)
+    with pytest.raises(ValueError, match="min_fraction"):
+        AttentionGuidance(RANGE, min_fraction=0.0)

@@ -1,4 +1,4 @@
-"""AttentionKL against a float64 sum over all distributions, and EVA's own maps."""
+"""AttentionKL compared with a float64 sum over all distributions, and on attention maps of EvaViT."""
 
 import numpy as np
 import pytest
@@ -45,16 +45,16 @@ def test_is_the_mean_kl_of_kept_heads_and_of_levels() -> None:
 
 @pytest.mark.parametrize("temperature", [0.5, 3.0])
 def test_temperature_acts_on_the_logits_behind_the_maps(temperature: float) -> None:
-    ours, theirs = logits(2, 3, 6, 1), logits(2, 3, 6, 2)
-    expected = temperature**2 * divergence((ours / temperature).softmax(-1), (theirs / temperature).softmax(-1))
-    value = AttentionKL(temperature)([ours.softmax(-1)], [theirs.softmax(-1)])
+    student, teacher = logits(2, 3, 6, 1), logits(2, 3, 6, 2)
+    expected = temperature**2 * divergence((student / temperature).softmax(-1), (teacher / temperature).softmax(-1))
+    value = AttentionKL(temperature)([student.softmax(-1)], [teacher.softmax(-1)])
     assert value.item() == pytest.approx(expected, rel=1e-3)
 
 
 def test_rows_heads_and_queries_do_not_scale_it() -> None:
     student, teacher = maps(1, 2, 4, 1), maps(1, 2, 4, 2)
-    once = AttentionKL()([student], [teacher])
-    assert torch.allclose(AttentionKL()([student.repeat(3, 2, 1, 1)], [teacher.repeat(3, 2, 1, 1)]), once)
+    single = AttentionKL()([student], [teacher])
+    assert torch.allclose(AttentionKL()([student.repeat(3, 2, 1, 1)], [teacher.repeat(3, 2, 1, 1)]), single)
 
 
 def test_heads_are_compared_with_the_heads_they_came_from() -> None:
@@ -73,14 +73,14 @@ def test_probabilities_of_zero_are_safe(dtype: torch.dtype) -> None:
     assert student.grad.isfinite().all()
 
 
-def test_its_gradient_leads_to_the_teacher() -> None:
-    ours, teacher = logits(1, 2, 4, 1).requires_grad_(), maps(1, 3, 4).requires_grad_()
+def test_gradient_descent_reaches_the_teacher() -> None:
+    student, teacher = logits(1, 2, 4, 1).requires_grad_(), maps(1, 3, 4).requires_grad_()
     loss = AttentionKL()
-    optimizer = torch.optim.Adam([ours], lr=0.1)
-    first = loss([ours.softmax(-1)], [teacher], numbers([[0, 2]])).item()
+    optimizer = torch.optim.Adam([student], lr=0.1)
+    first = loss([student.softmax(-1)], [teacher], numbers([[0, 2]])).item()
     for _ in range(60):
         optimizer.zero_grad()
-        value = loss([ours.softmax(-1)], [teacher], numbers([[0, 2]]))
+        value = loss([student.softmax(-1)], [teacher], numbers([[0, 2]]))
         value.backward()
         optimizer.step()
     assert teacher.grad is None and value.item() < 0.01 * first
@@ -94,19 +94,21 @@ def test_maps_of_a_pruned_eva() -> None:
         return EvaViT(patch_size=4, embed_dim=16, depth=2, num_heads=4, window_size=2, window_block_indexes=[0])
 
     def recorded(net: EvaViT) -> list[Tensor]:
-        found: list[Tensor] = []
-        hooks = [b.attn.attn_weights.register_forward_hook(lambda *args: found.append(args[2])) for b in net.blocks]
+        maps_of_blocks: list[Tensor] = []
+        hooks = [
+            b.attn.attn_weights.register_forward_hook(lambda *args: maps_of_blocks.append(args[2])) for b in net.blocks
+        ]
         net(torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(1)))
         for hook in hooks:
             hook.remove()
-        return found
+        return maps_of_blocks
 
     teacher, student, kept = built(), built(), [[0, 3], [1, 2]]
-    cut(student, HEADS, {"heads": {f"blocks.{at}": heads for at, heads in enumerate(kept)}})
-    ours, theirs = recorded(student), recorded(teacher)
-    assert [tuple(m.shape) for m in ours] == [(8, 2, 4, 4), (2, 2, 9, 9)]
-    assert AttentionKL()(ours[:1], theirs[:1], numbers(kept[:1])).item() == pytest.approx(0, abs=1e-6)
-    assert AttentionKL()(ours, theirs, numbers(kept)).item() > 0  # behind the removed heads all differs
+    cut(student, HEADS, {"heads": {f"blocks.{i}": heads for i, heads in enumerate(kept)}})
+    student_maps, teacher_maps = recorded(student), recorded(teacher)
+    assert [tuple(m.shape) for m in student_maps] == [(8, 2, 4, 4), (2, 2, 9, 9)]
+    assert AttentionKL()(student_maps[:1], teacher_maps[:1], numbers(kept[:1])).item() == pytest.approx(0, abs=1e-6)
+    assert AttentionKL()(student_maps, teacher_maps, numbers(kept)).item() > 0  # behind the removed heads all differs
 
 
 @pytest.mark.parametrize(
@@ -115,12 +117,12 @@ def test_maps_of_a_pruned_eva() -> None:
         ([(1, 2, 4)], [(1, 2, 4)] * 2, None, "1 student levels, 2 teacher levels"),
         ([(1, 2, 4)], [(1, 2, 4)], [[0], [1]], "2 lists of kept heads"),
         ([(1, 2, 4)], [(1, 2, 5)], None, "differ in the number of heads only"),
-        ([(1, 2, 4)], [(1, 4, 4)], None, "kept names 4 heads"),
+        ([(1, 2, 4)], [(1, 4, 4)], None, "kept_heads names 4 heads"),
         ([(1, 2, 4)], [(1, 4, 4)], [[1, 1]], "different numbers from 0 to 3"),
         ([(1, 2, 4)], [(1, 4, 4)], [[0, 4]], "different numbers from 0 to 3"),
     ],
 )
-def test_what_does_not_fit_is_named(student: list, teacher: list, kept: list | None, message: str) -> None:
+def test_shapes_that_do_not_fit_are_refused(student: list, teacher: list, kept: list | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AttentionKL()([maps(*s) for s in student], [maps(*s) for s in teacher], numbers(kept))
     with pytest.raises(ValueError, match="temperature"):

@@ -14,15 +14,15 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def reference(ours: Tensor, theirs: Tensor, codes: Tensor, their_codes: Tensor, t: float, focus: float) -> float:
+def reference(student: Tensor, teacher: Tensor, codes: Tensor, teacher_codes: Tensor, t: float, focus: float) -> float:
     """Query by query, class by class."""
     scores, score_weights, boxes, box_weights = [], [], [], []
-    for place in np.ndindex(*ours.shape[:-1]):
-        s, b = ours[place].double().numpy(), theirs[place].double().numpy()
+    for query in np.ndindex(*student.shape[:-1]):
+        s, b = student[query].double().numpy(), teacher[query].double().numpy()
         p, q = 1 / (1 + np.exp(-b / t)), 1 / (1 + np.exp(-s / t))
         scores.append(t**2 * sum(a * math.log(a / c) + (1 - a) * math.log((1 - a) / (1 - c)) for a, c in zip(p, q)))
         score_weights.append((1 / (1 + math.exp(-max(b.max(), s.max())))) ** focus)
-        boxes.append((codes[place] - their_codes[place]).abs().sum().item())
+        boxes.append((codes[query] - teacher_codes[query]).abs().sum().item())
         box_weights.append((1 / (1 + math.exp(-b.max()))) ** focus)
     return np.average(scores, weights=score_weights) + 0.5 * np.average(boxes, weights=box_weights)
 
@@ -47,7 +47,7 @@ def scene(background: int, miss: float = 0.0, hallucination: float = -3.5) -> li
     return [student, teacher, torch.zeros(1, 1, 1 + background, 10), torch.zeros(1, 1, 1 + background, 10)]
 
 
-def test_background_does_not_swamp_an_object() -> None:
+def test_background_does_not_outweigh_an_object() -> None:
     """A missed object among 600 queries costs a good part of what it costs among 10; unweighted, a sixtieth."""
     many, few = (DetectionResponse()(*scene(count, miss=4)).item() for count in (600, 10))
     assert many > few / 3
@@ -55,18 +55,18 @@ def test_background_does_not_swamp_an_object() -> None:
     assert flat_many < flat_few / 20
 
 
-def test_what_the_student_alone_sees_costs_too() -> None:
+def test_false_positives_of_the_student_cost_too() -> None:
     honest, wrong = (DetectionResponse()(*scene(100, hallucination=logit)).item() for logit in (-3.5, 2.0))
     assert wrong > 10 * honest
 
 
 def test_boxes_of_background_do_not_count() -> None:
-    _, teacher, codes, their_codes = scene(20)
+    _, teacher, codes, teacher_codes = scene(20)
     codes[0, 0, 1:] = 5.0
-    on_background = DetectionResponse()(teacher, teacher, codes, their_codes).item()
+    on_background = DetectionResponse()(teacher, teacher, codes, teacher_codes).item()
     codes = torch.zeros_like(codes)
     codes[0, 0, 0] = 5.0
-    on_object = DetectionResponse()(teacher, teacher, codes, their_codes).item()
+    on_object = DetectionResponse()(teacher, teacher, codes, teacher_codes).item()
     assert on_object > 20 * on_background
 
 
@@ -77,29 +77,29 @@ def test_repeated_queries_change_nothing() -> None:
 
 
 def test_code_weights_are_those_of_the_flat_code() -> None:
-    logits, theirs = normal(1, 1, 4, 2), torch.zeros(1, 1, 4, 2, 2)
-    ours = theirs.clone()
-    ours[..., 1, 0] = 1.0
-    value = DetectionResponse(code_weights=[1, 1, 6, 1])(logits, logits, ours, theirs)
+    logits, teacher = normal(1, 1, 4, 2), torch.zeros(1, 1, 4, 2, 2)
+    student = teacher.clone()
+    student[..., 1, 0] = 1.0
+    value = DetectionResponse(code_weights=[1, 1, 6, 1])(logits, logits, student, teacher)
     assert value.item() == pytest.approx(6)
 
 
 def test_extreme_logits_stay_finite_and_the_teacher_does_not_learn() -> None:
-    ours, theirs = torch.tensor([[[[80.0, -80]]]], requires_grad=True), torch.tensor([[[[-80.0, 80]]]])
-    theirs.requires_grad_()
+    student, teacher = torch.tensor([[[[80.0, -80]]]], requires_grad=True), torch.tensor([[[[-80.0, 80]]]])
+    teacher.requires_grad_()
     codes = torch.zeros(1, 1, 1, 10, requires_grad=True)
-    value = DetectionResponse()(ours, theirs, codes, torch.ones(1, 1, 1, 10))
+    value = DetectionResponse()(student, teacher, codes, torch.ones(1, 1, 1, 10))
     value.backward()
-    assert value.item() == pytest.approx(160 + 10) and theirs.grad is None
-    assert ours.grad.isfinite().all() and (codes.grad < 0).all()
+    assert value.item() == pytest.approx(160 + 10) and teacher.grad is None
+    assert student.grad.isfinite().all() and (codes.grad < 0).all()
 
 
 def test_no_gradient_comes_through_the_weights() -> None:
     """The student's logit is pulled towards the teacher's, never towards a score that weighs less."""
-    ours, theirs = torch.tensor([[[[0.5], [-4.0]]]], requires_grad=True), torch.tensor([[[[2.0], [-4.0]]]])
+    student, teacher = torch.tensor([[[[0.5], [-4.0]]]], requires_grad=True), torch.tensor([[[[2.0], [-4.0]]]])
     codes = torch.zeros(1, 1, 2, 10)
-    DetectionResponse()(ours, theirs, codes, codes).backward()
-    assert ours.grad[0, 0, 0].item() < 0 and ours.grad[0, 0, 1].item() == 0
+    DetectionResponse()(student, teacher, codes, codes).backward()
+    assert student.grad[0, 0, 0].item() < 0 and student.grad[0, 0, 1].item() == 0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What image tokens are told to show."""
+"""ImageObjects: targets of the tokens, and training of its head."""
 
 import math
 
@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from kd_runner.losses.image_objects import ImageObjects, tokens
+from kd_runner.losses.image_objects import ImageObjects, token_targets
 
 FOCAL, SIZE, GRID = 32.0, torch.Size((64, 64)), torch.Size((4, 4))
 
 
 def camera() -> Tensor:
-    """One camera at the origin of the LiDAR frame that looks along y: (1, 1, 4, 4)."""
+    """One camera at the origin of the LiDAR frame facing along y: (1, 1, 4, 4)."""
     matrix = torch.tensor([[FOCAL, 32.0, 0, 0], [0, 32.0, -FOCAL, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])
     return matrix[None, None]
 
@@ -22,29 +22,37 @@ def boxes(*rows: tuple[float, ...]) -> Tensor:
     return torch.tensor([[*row[:3], row[4], row[3], row[5], math.pi / 2, 0.0, 0.0] for row in rows])[None]
 
 
-def test_a_box_ahead_covers_the_middle_and_its_place_is_told_in_the_picture() -> None:
-    found = tokens(boxes((0.0, 4.0, 0.0, 1.9, 1.0, 1.9)), torch.ones(1, 1, dtype=torch.bool), camera(), SIZE, GRID)
-    assert found.shown[0, 0].int().tolist() == [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
-    code = found.codes[0, 0][found.shown[0, 0]]
+def test_targets_of_a_box_straight_ahead() -> None:
+    targets = token_targets(
+        boxes((0.0, 4.0, 0.0, 1.9, 1.0, 1.9)), torch.ones(1, 1, dtype=torch.bool), camera(), SIZE, GRID
+    )
+    assert targets.shown[0, 0].int().tolist() == [[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+    code = targets.codes[0, 0][targets.shown[0, 0]]
     assert torch.allclose(code[:, :2], torch.full((4, 2), 2.0))  # the middle of four tokens
     assert torch.allclose(code[:, 2], torch.tensor(3 * math.log(4.0)))
     assert torch.allclose(code[:, 3:], torch.tensor([1.9, 1.0, 1.9]).log())
 
 
-def test_the_nearer_of_two_is_shown_and_what_lies_behind_the_camera_is_not() -> None:
+def test_the_nearest_box_in_front_of_the_camera_is_shown() -> None:
     three = boxes((0.0, 8.0, 0.0, 4.0, 1.0, 4.0), (0.0, 4.0, 0.0, 1.9, 1.0, 1.9), (0.0, -4.0, 0.0, 9.0, 1.0, 9.0))
-    found = tokens(three, torch.ones(1, 3, dtype=torch.bool), camera(), SIZE, GRID)
-    assert found.which[0, 0][found.shown[0, 0]].unique().tolist() == [1]
-    padded = tokens(three, torch.tensor([[True, False, False]]), camera(), SIZE, GRID)
-    assert padded.which[0, 0][padded.shown[0, 0]].unique().tolist() == [0]
+    targets = token_targets(three, torch.ones(1, 3, dtype=torch.bool), camera(), SIZE, GRID)
+    assert targets.index[0, 0][targets.shown[0, 0]].unique().tolist() == [1]
+    padded = token_targets(three, torch.tensor([[True, False, False]]), camera(), SIZE, GRID)
+    assert padded.index[0, 0][padded.shown[0, 0]].unique().tolist() == [0]
 
 
-def test_the_head_learns_what_is_shown() -> None:
+def test_the_head_learns_the_targets() -> None:
     torch.manual_seed(0)
     features, images = torch.randn(1, 8, 4, 4), torch.zeros(1, 1, 3, 64, 64)
-    told = {"gt_boxes": boxes((0.0, 4.0, 0.0, 1.9, 1.0, 1.9)), "gt_labels": torch.tensor([[1]])}
+    ground_truth = {"gt_boxes": boxes((0.0, 4.0, 0.0, 1.9, 1.0, 1.9)), "gt_labels": torch.tensor([[1]])}
     loss = ImageObjects(num_classes=3)
-    inputs = {"features": features, "images": images, "lidar2img": camera(), **told, "gt_mask": torch.ones(1, 1).bool()}
+    inputs = {
+        "features": features,
+        "images": images,
+        "lidar2img": camera(),
+        **ground_truth,
+        "gt_mask": torch.ones(1, 1).bool(),
+    }
     loss.build(**inputs)
     optimizer = torch.optim.Adam(loss.parameters(), lr=0.05)
     first = loss(**inputs).item()

@@ -1,4 +1,4 @@
-"""The detection loss against sums written out, and on frames with nothing in them."""
+"""OrionDetectionLoss compared with sums written out, and on frames without objects."""
 
 import math
 
@@ -37,7 +37,7 @@ def test_value_of_one_layer_by_hand() -> None:
     assert OrionDetectionLoss()(logits, codes, **gt).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_velocity_does_not_decide_who_is_matched() -> None:
+def test_matching_ignores_the_velocity() -> None:
     gt = frames([BOX])
     codes = encode(gt["gt_boxes"])[None, :, :1].repeat(1, 1, 2, 1)
     codes[..., 0, 8:] += 100
@@ -61,24 +61,24 @@ def test_layers_add_up_and_objects_divide() -> None:
     assert whole.item() == pytest.approx((samples[0] + 2 * samples[1]).item() / 3, rel=1e-5)
 
 
-def test_noisy_copies_by_hand() -> None:
+def test_denoising_queries_by_hand() -> None:
     gt = frames([])
     empty = OrionDetectionLoss()(torch.zeros(1, 1, 0, 2), torch.zeros(1, 1, 0, 10), **gt)
     boxes = torch.tensor([[BOX, BOX, [0.0] * 9]])
-    copies = {
+    denoising = {
         "dn_logits": torch.tensor([[[[0.3, -1.0], [-2.0, -3.0], [9.0, 9.0]]]]),
         "dn_codes": encode(boxes)[None] + torch.tensor([0.1, 0.0, 7.0])[:, None],
         "dn_boxes": boxes,
         "dn_labels": torch.tensor([[0, 2, -1]]),  # class 0, background, padding
         "dn_mask": torch.tensor([[True, True, False]]),
     }
-    value = OrionDetectionLoss()(torch.zeros(1, 1, 0, 2), torch.zeros(1, 1, 0, 10), **gt, **copies)
+    value = OrionDetectionLoss()(torch.zeros(1, 1, 0, 2), torch.zeros(1, 1, 0, 10), **gt, **denoising)
     classes = focal(0.3, True) + focal(-1.0, False) + focal(-2.0, False) + focal(-3.0, False)
     expected = 2 * classes / max(1, 2 * math.pi / 6 * 0.75**3) + 0.25 * 12 * 0.1 / 2
     assert (value - empty).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_frames_without_objects_teach_the_background_alone() -> None:
+def test_frames_without_objects_train_only_the_background() -> None:
     logits, codes = torch.zeros(2, 1, 3, 2, requires_grad=True), torch.zeros(2, 1, 3, 10, requires_grad=True)
     none = {"dn_logits": torch.zeros(2, 1, 0, 2), "dn_codes": torch.zeros(2, 1, 0, 10)}
     none |= {

@@ -1,4 +1,4 @@
-"""The map loss against sums written out."""
+"""OrionMapLoss compared with sums written out."""
 
 import pytest
 import torch

@@ -1,4 +1,5 @@
-"""Distillation of what a query detector answers, where query i of one net is query i of the other."""
+"""Distillation of the predictions of a query detector, where query i of the student corresponds to query i of the
+teacher."""
 
 from collections.abc import Sequence
 
@@ -8,26 +9,29 @@ from torch import Tensor, nn
 
 
 class DetectionResponse(nn.Module):
-    """Class scores and box codes of a student whose heads and queries are the teacher's own, so that no matching is
-    needed: backbone distillation under frozen heads. Likewise for lines.
+    """Distillation of class scores and box codes under shared, frozen heads; no matching is needed. Also for lines.
 
-    Every class is a sigmoid of its own: T^2 * binary KL(teacher || student) at temperature T, summed over classes. To
-    that comes |student - teacher|, summed over the numbers of a code as task losses do. Both are weighted means over
-    layers, images and queries. Hundreds of background queries score a few hundredths each and would outweigh a dozen
-    objects, hence the weights:
+        loss = sum_q w_q * T^2 * sum_c KL(Bernoulli(t_qc / T) || Bernoulli(s_qc / T)) / sum_q w_q
+             + codes_weight * sum_q v_q * sum_i code_weights_i * |s_qi - t_qi| / sum_q v_q
 
-    - codes: p^focus, p the teacher's best score: what it boxes where it sees nothing is noise;
-    - scores: p^focus, p the better of the teacher's and the student's best scores, so that what the student alone
-      sees counts as much as what it misses. No gradient flows through weights.
+    Logits t, s are those of teacher and student; every class is a sigmoid. The weights keep hundreds of background
+    queries, which score a few hundredths each, from outweighing a dozen objects:
 
-    With focus 2 and a background at 0.03, 1800 queries weigh as much as seven objects at 0.5; with 1, as 108 of them.
-    Repeating queries changes nothing: the value is free of their number.
+    - v_q = p^focus with p the teacher's best score: boxes of background queries are noise;
+    - w_q = p^focus with p the larger of the teacher's and the student's best scores, so that false positives of the
+      student count as much as objects that it misses.
+
+    No gradient flows through the weights. With focus 2 and background at 0.03, 1800 queries weigh as much as seven
+    objects at 0.5; with focus 1, as 108. Repeating all queries does not change the value.
 
     Args:
-        temperature: T > 0; scores in weights are those at 1.
-        focus: exponent of the weights; 0 counts all queries alike.
-        codes_weight: of the codes' part, the scores' being 1.
-        code_weights: of each number of a (flattened) code, e.g. ORION's (2, 2, 1, 1, 1, 1, 1, 1, 1, 1); None for 1.
+        temperature: T > 0; scores in the weights are at temperature 1.
+        focus: exponent of the weights; 0 weighs all queries equally.
+        codes_weight: weight of the codes against the scores.
+        code_weights: weight per number of a flattened code; None for 1.
+
+    Raises:
+        ValueError: the temperature is not positive.
     """
 
     code_weights: Tensor | None
@@ -49,36 +53,43 @@ class DetectionResponse(nn.Module):
     def forward(
         self, student_logits: Tensor, teacher_logits: Tensor, student_codes: Tensor, teacher_codes: Tensor
     ) -> Tensor:
-        """Logits (..., Q, C); codes (..., Q, 10), or lines (..., Q, points, 3): what follows Q is one code.
+        """Compute the loss.
 
-        Returns a scalar: nats times T^2, plus `codes_weight` times units of the codes.
+        Args:
+            student_logits: `(..., Q, C)`.
+            teacher_logits: `(..., Q, C)`.
+            student_codes: `(..., Q, 10)`, or lines `(..., Q, points, 3)`: all axes after Q are one code.
+            teacher_codes: likewise.
+
+        Returns:
+            Scalar: nats times T^2, plus `codes_weight` times the unit of the codes.
 
         Raises:
-            ValueError: student and teacher, or logits and codes, do not fit.
+            ValueError: shapes of student and teacher, or of logits and codes, do not fit.
         """
         self._check(student_logits, teacher_logits, student_codes, teacher_codes)
-        ours, theirs = student_logits.float(), teacher_logits.detach().float()
-        best = theirs.sigmoid().amax(-1)
-        either = torch.maximum(best, ours.detach().sigmoid().amax(-1))
-        scores = _weighted_mean(self._divergence(ours, theirs), either**self.focus)
+        student, teacher = student_logits.float(), teacher_logits.detach().float()
+        teacher_best = teacher.sigmoid().amax(-1)
+        either_best = torch.maximum(teacher_best, student.detach().sigmoid().amax(-1))
+        scores = _weighted_mean(self._divergence(student, teacher), either_best**self.focus)
         leading = student_logits.ndim - 1
         distance = (student_codes.float() - teacher_codes.detach().float()).abs().flatten(leading)
         if self.code_weights is not None:
             distance = distance * self.code_weights
-        return scores + self.codes_weight * _weighted_mean(distance.sum(-1), best**self.focus)
+        return scores + self.codes_weight * _weighted_mean(distance.sum(-1), teacher_best**self.focus)
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         """T^2 * binary KL, summed over the classes: (..., Q)."""
         student, teacher = student / self.temperature, teacher / self.temperature
-        yes = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
-        no = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
-        return self.temperature**2 * (yes + no).sum(-1)
+        positive = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
+        negative = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
+        return self.temperature**2 * (positive + negative).sum(-1)
 
     def _check(self, student_logits: Tensor, teacher_logits: Tensor, student_codes: Tensor, teacher_codes: Tensor):
         pairs = {"logits": (student_logits, teacher_logits), "codes": (student_codes, teacher_codes)}
-        for name, (ours, theirs) in pairs.items():
-            if ours.shape != theirs.shape:
-                raise ValueError(f"{name}: student {tuple(ours.shape)}, teacher {tuple(theirs.shape)}")
+        for name, (student, teacher) in pairs.items():
+            if student.shape != teacher.shape:
+                raise ValueError(f"{name}: student {tuple(student.shape)}, teacher {tuple(teacher.shape)}")
         queries, numbers = student_logits.shape[:-1], student_codes.shape[student_logits.ndim - 1 :].numel()
         if student_codes.shape[: len(queries)] != queries or student_codes.ndim == len(queries):
             raise ValueError(f"logits {tuple(student_logits.shape)} and codes {tuple(student_codes.shape)} do not fit")
