@@ -36,9 +36,9 @@ def test_targets_of_a_box_straight_ahead() -> None:
 def test_the_nearest_box_in_front_of_the_camera_is_shown() -> None:
     three = boxes((0.0, 8.0, 0.0, 4.0, 1.0, 4.0), (0.0, 4.0, 0.0, 1.9, 1.0, 1.9), (0.0, -4.0, 0.0, 9.0, 1.0, 9.0))
     targets = token_targets(three, torch.ones(1, 3, dtype=torch.bool), camera(), SIZE, GRID)
-    assert targets.index[0, 0][targets.shown[0, 0]].unique().tolist() == [1]
+    assert targets.object_index[0, 0][targets.shown[0, 0]].unique().tolist() == [1]
     padded = token_targets(three, torch.tensor([[True, False, False]]), camera(), SIZE, GRID)
-    assert padded.index[0, 0][padded.shown[0, 0]].unique().tolist() == [0]
+    assert padded.object_index[0, 0][padded.shown[0, 0]].unique().tolist() == [0]
 
 
 def test_the_head_learns_the_targets() -> None:

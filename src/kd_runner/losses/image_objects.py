@@ -23,13 +23,13 @@ class TokenTargets(NamedTuple):
 
     Attributes:
         shown: `(B, N, rows, columns)` bool, the token shows an object.
-        index: `(B, N, rows, columns)`, number of the object among the M of the sample.
+        object_index: `(B, N, rows, columns)`, number of the object among the M of the sample.
         codes: `(B, N, rows, columns, 6)`: column and row of the projected center in tokens, 3 log(depth in meters),
             log(width), log(length), log(height).
     """
 
     shown: Tensor
-    index: Tensor
+    object_index: Tensor
     codes: Tensor
 
 
@@ -77,7 +77,9 @@ class ImageObjects(nn.Module):
         logits, codes = outputs.float().split((self.num_classes, 6), dim=-1)
         targets = token_targets(gt_boxes.float(), gt_mask, lidar2img, images.shape[-2:], features.shape[-2:])
         sample = torch.arange(len(images), device=images.device)[:, None, None, None]
-        classes = F.one_hot(gt_labels[sample, targets.index].clamp(min=0), self.num_classes) * targets.shown[..., None]
+        classes = (
+            F.one_hot(gt_labels[sample, targets.object_index].clamp(min=0), self.num_classes) * targets.shown[..., None]
+        )
         count = targets.shown.sum().clamp(min=1)
         focal = sigmoid_focal_loss(logits, classes.float(), alpha=0.5).sum()
         distance = ((codes - targets.codes).abs().sum(-1) * targets.shown).sum()
