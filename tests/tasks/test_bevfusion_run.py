@@ -13,8 +13,9 @@ from kd_runner.synthetic.driving import nuscenes_writer
 TINY = [
     "experiment=bevfusion_crd", "data.prepare=null", "data.batch_size=2", "data.unlabeled_batch_size=2",
     "data.val_batch_size=2", "data.steps_per_epoch=2", "data.max_points=3000", "trainer.max_epochs=1",
-    "data.voxel_size=[0.4,0.4,0.25]", "teacher.net.num_proposals=10", "loss.crd.fn.n_data=8", "loss.crd.fn.queue=null",
-    "loss.crd.fn.num_negatives=4", "loss.label_distillation.fn.threshold=0.0", "loss.box_response.fn.threshold=0.0",
+    "data.voxel_size=[0.4,0.4,0.25]", "teacher.net.head.num_proposals=10", "loss.crd.fn.n_data=8",
+    "loss.crd.fn.queue=null", "loss.crd.fn.num_negatives=4", "loss.label_distillation.fn.threshold=0.0",
+    "loss.box_response.fn.threshold=0.0",
 ]  # fmt: skip
 
 

@@ -1,10 +1,12 @@
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
 from kd_runner.models.bevfusion import BEVFusionLidar
+from kd_runner.models.bevfusion.transfusion_head import TransFusionHead
 
 SMALL = {
     "voxel_size": (0.4, 0.4, 0.2),
@@ -14,6 +16,8 @@ SMALL = {
     "second_channels": (8, 12),
     "second_layers": (1, 1),
     "fpn_channels": (6, 8),
+}
+SMALL_HEAD = {
     "num_classes": 3,
     "num_proposals": 12,
     "hidden_channels": 16,
@@ -26,11 +30,12 @@ SMALL = {
 
 @pytest.fixture
 def small() -> Callable[..., BEVFusionLidar]:
-    """Makes a net of 8 x 8 cells."""
+    """Makes a net of 8 x 8 cells; `head` changes arguments of its head."""
 
-    def make(seed: int = 0, **changes: object) -> BEVFusionLidar:
+    def make(seed: int = 0, head: dict[str, object] | None = None, **changes: object) -> BEVFusionLidar:
         torch.manual_seed(seed)
-        return BEVFusionLidar(**{**SMALL, **changes})
+        make_head = partial(TransFusionHead, **{**SMALL_HEAD, **(head or {})})
+        return BEVFusionLidar(**{**SMALL, "head": make_head, **changes})
 
     return make
 

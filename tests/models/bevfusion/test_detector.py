@@ -30,7 +30,7 @@ def test_published_sizes(changes: dict[str, tuple[int, ...]], count: int) -> Non
 
 
 def test_outputs_and_gradients(small: Make, cloud: dict[str, Tensor]) -> None:
-    net = small(num_decoder_layers=2)
+    net = small(head={"num_decoder_layers": 2})
     out = net(**cloud)
     shapes = {
         "heatmap": (2, 3, 8, 8), "query_labels": (2, 12), "query_heatmap_score": (2, 3, 12), "codes": (2, 2, 12, 10),
@@ -66,7 +66,7 @@ def test_dimension_2_of_the_map_is_x(small: Make) -> None:
 
 def test_proposals_are_the_highest_peaks(small: Make) -> None:
     """By a loop over cells: border cells only for the point class, elsewhere no higher neighbor."""
-    head = small(num_proposals=5).bbox_head.eval()
+    head = small(head={"num_proposals": 5}).bbox_head.eval()
     heat = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     peaks = head._peaks(heat)
     for label in range(3):
@@ -115,7 +115,7 @@ def test_coder_inverts_itself() -> None:
 
 
 def test_prior_lowers_the_first_heat_map(small: Make) -> None:
-    net = small(heatmap_bias=-2.19)
+    net = small(head={"heatmap_bias": -2.19})
     assert (net.bbox_head.heatmap_head[1].bias == -2.19).all()
     assert (net.bbox_head.prediction_heads[0]["heatmap"][1].bias == -2.19).all()
 
@@ -123,10 +123,10 @@ def test_prior_lowers_the_first_heat_map(small: Make) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_proposals": 1000}, "num_proposals=1000"),
-        ({"point_classes": (3,)}, "point_classes"),
-        ({"num_heads": 3}, "num_heads=3"),
-        ({"nms_kernel": 2}, "nms_kernel=2"),
+        ({"head": {"num_proposals": 1000}}, "num_proposals=1000"),
+        ({"head": {"point_classes": (3,)}}, "point_classes"),
+        ({"head": {"num_heads": 3}}, "num_heads=3"),
+        ({"head": {"nms_kernel": 2}}, "nms_kernel=2"),
         ({"second_strides": (2, 2)}, "second_strides"),
         ({"point_cloud_range": (-6.0, -6.4, -2.0, 6.0, 6.4, 2.0)}, "30 x 32 voxels"),
         ({"fpn_channels": (8,)}, "SECONDFPN"),

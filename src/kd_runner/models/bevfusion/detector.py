@@ -1,12 +1,13 @@
-"""BEVFusion on lidar alone: sparse encoder, SECOND, SECONDFPN, TransFusionHead.
+"""BEVFusion on LiDAR alone: sparse encoder, SECOND, SECONDFPN, TransFusionHead.
 
-Sources: Liu et al., "BEVFusion", ICRA 2023, arXiv 2205.13542; Bai et al., "TransFusion", CVPR 2022, arXiv 2203.11496.
-Parameter names are those of mmdetection3d's lidar-only configuration at voxels of 0.075 m.
+Source: Liu et al., "BEVFusion", ICRA 2023, arXiv 2205.13542; Bai et al., "TransFusion", CVPR 2022, arXiv 2203.11496.
+Parameter names are those of mmdetection3d's LiDAR-only configuration at voxels of 0.075 m.
 """
 
 import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -21,25 +22,30 @@ from kd_runner.models.bevfusion.voxels import Voxelize
 class BEVFusionLidar(nn.Module):
     """3-D boxes from a point cloud. The defaults are the public nuScenes net (8,306,030 parameters).
 
-    Modules worth tapping: `pts_middle_encoder` (B, C, X, Y); `pts_backbone:0`, `pts_backbone:1`, the second at half the
-    side; `pts_neck:0`. X, Y are the cells of the map, `out_size_factor` voxels wide; dimension 2 is x, 3 is y.
+    Features to distill: `pts_middle_encoder` (B, C, X, Y); `pts_backbone:0`, and `pts_backbone:1` at half its
+    resolution; `pts_neck:0`. X, Y are the cells of the map, `out_size_factor` voxels wide; dimension 2 is x, 3 is y.
 
     Args:
         voxel_size: meters along x, y, z. point_cloud_range: minimum, then maximum of x, y, z, in meters.
-        max_points: of a voxel that count. max_voxels: of a sample, in training and in evaluation.
-        point_features: columns of `points` that are averaged, x, y, z among them.
+        max_points: points of a voxel that are averaged. max_voxels: of a sample, in training and in evaluation.
+        point_features: columns of `points` that are read, x, y, z among them.
         encoder_channels: width of each stage of the sparse encoder; n stages give an out_size_factor of 2^(n - 1).
-        encoder_out_channels: of its last convolution, per cell along z.
+        encoder_out_channels: width of its last convolution, per cell along z.
         second_channels, second_layers, second_strides: of each block of SECOND.
         fpn_channels: of each level of SECONDFPN.
+        head: makes the head from `in_channels` and `map_shape` (X, Y), which follow from the rest:
+            `TransFusionHead`, or a `functools.partial` of it.
         norm_momentum: of the batch norms before the head; 0.01 suits long training only (after 100 steps a third of the
-            running mean is still its start).
+            running mean is still its initial value).
         post_range: boxes whose center lies outside (minimum, maximum of x, y, z) get label -1; None keeps all.
         backend: library for sparse convolution: torch, spconv or spconv_triton.
-        num_classes to heatmap_bias: see `TransFusionHead`.
 
     Raises:
         ValueError: sizes that do not fit together, a backend that is not installed.
+
+    Example:
+        >>> from functools import partial
+        >>> net = BEVFusionLidar(head=partial(TransFusionHead, num_proposals=300))
     """
 
     def __init__(
@@ -56,17 +62,7 @@ class BEVFusionLidar(nn.Module):
         second_layers: Sequence[int] = (5, 5),
         second_strides: Sequence[int] = (1, 2),
         fpn_channels: Sequence[int] = (256, 256),
-        num_classes: int = 10,
-        num_proposals: int = 200,
-        hidden_channels: int = 128,
-        num_heads: int = 8,
-        num_decoder_layers: int = 1,
-        ffn_channels: int = 256,
-        dropout: float = 0.1,
-        nms_kernel: int = 3,
-        point_classes: Sequence[int] = (8, 9),
-        branch_hidden: int = 64,
-        heatmap_bias: float | None = None,
+        head: Callable[..., TransFusionHead] = TransFusionHead,
         norm_momentum: float = 0.01,
         post_range: Sequence[float] | None = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0),
         backend: str = "torch",
@@ -91,36 +87,28 @@ class BEVFusionLidar(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.momentum = norm_momentum
-        self.bbox_head = TransFusionHead(
-            sum(fpn_channels),
-            encoder.bev_shape,
-            num_classes,
-            num_proposals=num_proposals,
-            hidden_channels=hidden_channels,
-            num_heads=num_heads,
-            num_decoder_layers=num_decoder_layers,
-            ffn_channels=ffn_channels,
-            dropout=dropout,
-            nms_kernel=nms_kernel,
-            point_classes=point_classes,
-            branch_hidden=branch_hidden,
-            heatmap_bias=heatmap_bias,
-        )
+        self.bbox_head = head(in_channels=sum(fpn_channels), map_shape=encoder.bev_shape)
         self.coder = BoxCoder(voxel_size, point_cloud_range, encoder.stride)
         self.point_features, self.post_range = point_features, post_range
-        # In a tuple, so that its parameters are registered, and saved, once.
-        self._dense = (DensePart(self),)
 
-    @property
+    @cached_property
     def dense(self) -> "DensePart":
-        """All behind the sparse encoder."""
-        return self._dense[0]
+        """All that follows the sparse encoder. Not a submodule: its parameters are registered, and saved, once."""
+        return DensePart(self)
 
     def forward(self, points: Tensor, num_points: Tensor) -> dict[str, Tensor]:
-        """points (B, P, >= point_features): x, y, z in meters, intensity, time lag in s; num_points (B,) valid rows.
+        """Detect objects.
 
-        Returns what `TransFusionHead` does, and the boxes of its last layer: boxes (B, P, 9) as `BoxCoder`, scores
-        (B, P) in 0..1, labels (B, P), -1 for none.
+        Args:
+            points: `(B, P, point_features or more)`: x, y, z in meters, intensity, time lag in s.
+            num_points: `(B,)`, how many rows of `points` are valid.
+
+        Returns:
+            What `TransFusionHead` returns, and the boxes of its last layer: `boxes (B, P, 9)` as in
+            `geometry.boxes3d`, `scores (B, P)` in 0..1, `labels (B, P)`, -1 for none.
+
+        Raises:
+            ValueError: `points` has too few columns.
         """
         if points.shape[-1] < self.point_features:
             raise ValueError(f"points have {points.shape[-1]} columns, the net reads {self.point_features}")
@@ -128,7 +116,7 @@ class BEVFusionLidar(nn.Module):
         return self.dense(self.pts_middle_encoder(voxels, len(points)))
 
     def forward_bev(self, bev: Tensor) -> dict[str, Tensor]:
-        """The same from the map of the sparse encoder (B, C, X, Y)."""
+        """The same from the map of the sparse encoder `(B, C, X, Y)`."""
         (feature,) = self.pts_neck(self.pts_backbone(bev))
         out = self.bbox_head(feature)
         return out | self._decode(out)
@@ -146,8 +134,8 @@ class BEVFusionLidar(nn.Module):
 
 
 class DensePart(nn.Module):
-    """What follows the sparse encoder, as the module that exporters take: the map (B, C, X, Y) in, `BEVFusionLidar`'s
-    outputs out.
+    """What follows the sparse encoder, as a module to export: the map `(B, C, X, Y)` in, `BEVFusionLidar`'s outputs
+    out.
     """
 
     def __init__(self, net: BEVFusionLidar):
