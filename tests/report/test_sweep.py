@@ -4,6 +4,12 @@ import csv
 import subprocess
 from pathlib import Path
 
+import pytest
+from omegaconf import OmegaConf
+
+from kd_runner.report.sweep import SweepReport
+from kd_runner.runtime import run_folder, sweep_session
+from kd_runner.runtime.files import write_json, write_text
 from tests.conftest import Cli
 
 FAST = ["trainer.max_epochs=1", "data.steps_per_epoch=2", "export=none", "callbacks=[checkpoints]"]
@@ -62,3 +68,60 @@ def test_points_run_side_by_side(cli: Cli, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     found = rows(tmp_path / "outputs" / "voc_kd" / "sweep_seed")
     assert [r["status"] for r in found] == ["ended", "ended"] and {r["seed"] for r in found} == {"1", "2"}
+
+
+def report(folder: Path, *points: tuple[str, list[str], str]) -> tuple[int, list[dict[str, str]]]:
+    """Exit code and table of a sweep whose points report (folder, overrides, status)."""
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}}})
+    SweepReport().on_multirun_start(config)
+    for number, (name, overrides, status) in enumerate(points):
+        if status == "ended":
+            score = 0.1 * (number + 1)
+            write_json(folder / name / "metrics.json", {"score": score, "metrics": {"miou": score}})
+        sweep_session.record(number, folder / name, overrides, status, score=None)
+    code = 0
+    try:
+        SweepReport().on_multirun_end(config)
+    except SystemExit as end:
+        code = int(str(end.code))
+    assert not list(folder.glob(".session*"))
+    return code, rows(folder)
+
+
+def test_statuses_are_those_of_this_start(tmp_path: Path) -> None:
+    """A task that leaves no metrics fails the sweep; a failure of an earlier start does not."""
+    sweep = tmp_path / "sweep_seed"
+    assert report(sweep, ("a", ["seed=0"], "ended"), ("b", ["seed=1"], "failed"))[0] == 1
+    write_json(sweep / "old" / "failed.json", {"error": "then"})
+    write_text(sweep / "old" / ".hydra" / "overrides.yaml", "[seed=9]\n")
+    write_json(sweep / "b" / "failed.json", {"error": "then"})
+    code, table = report(sweep, ("a", ["seed=0"], "ended"), ("b", ["seed=1"], "ended"))
+    assert code == 0
+    assert {row["seed"]: row["status"] for row in table} == {"0": "ended", "1": "ended", "9": "earlier: not ended"}
+    assert report(sweep, ("a", ["seed=0"], "started"))[0] == 1  # a killed process says nothing
+
+
+def test_a_sweep_over_experiments_reads_every_folder_and_compares_none(tmp_path: Path) -> None:
+    points = [
+        ("point", ["experiment=voc_kd"], "ended"),
+        ("../../orion_kd/sweep/point", ["experiment=orion_kd"], "ended"),
+    ]
+    code, table = report(tmp_path / "voc_kd" / "sweep", *points)
+    assert code == 0 and {row["experiment"] for row in table} == {"voc_kd", "orion_kd"}
+    assert all(row["miou"] for row in table)
+    assert not (tmp_path / "voc_kd" / "sweep" / "best.sh").exists()
+
+
+def test_a_point_that_another_process_runs_is_not_marked_as_failed(here, tmp_path: Path) -> None:
+    folder = tmp_path / "outputs" / "voc_kd" / "sweep_seed" / "point1"
+    with run_folder.lock(folder), pytest.raises(SystemExit):
+        here("task=check", "-m", "seed=1,2", "hydra.sweep.subdir=point${seed}")
+    assert not (folder / "failed.json").exists()
+    statuses = {row["seed"]: row["status"].split(":")[0] for row in rows(folder.parent)}
+    assert statuses == {"1": "running", "2": "ended"}
+
+
+def test_a_failing_check_fails_the_sweep(here) -> None:
+    with pytest.raises(SystemExit) as end:
+        here("task=check", "-m", "data.root=/nowhere,/neither")
+    assert end.value.code == 1

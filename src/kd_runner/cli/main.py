@@ -10,7 +10,7 @@ import hydra
 from omegaconf import DictConfig
 
 from kd_runner.errors import ConfigError
-from kd_runner.runtime import run_folder
+from kd_runner.runtime import run_folder, sweep_session
 
 PACKAGE = Path(__file__).parents[1]
 CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if p.is_dir())  # in a wheel; in a checkout
@@ -51,21 +51,39 @@ def job(cfg: DictConfig) -> float | None:
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
+    claimed = False
+    if sweeping:
+        _record_point(folder, "started")
     try:
         with run_folder.lock(folder):
-            return perform(cfg, folder)
+            claimed = True
+            score = perform(cfg, folder)
+        if sweeping:
+            _record_point(folder, "ended", score=score)
+        return score
     except ConfigError as error:
         log.error("%s", error)
         log.debug("", exc_info=True)
         if not sweeping:
             raise SystemExit(1) from None
-        run_folder.mark_failed(folder, str(error))
+        message = str(error)
     except Exception as error:
         if not sweeping:
             raise
         log.exception("this point failed; the others go on")
-        run_folder.mark_failed(folder, f"{type(error).__name__}: {error}")
+        message = f"{type(error).__name__}: {error}"
+    _record_point(folder, "failed" if claimed else "running", error=message)
+    if claimed:  # else another process works on this point, and its folder is not ours
+        run_folder.mark_failed(folder, message)
     return float("nan")
+
+
+def _record_point(folder: Path, status: str, **more: Any) -> None:
+    """Report a point of a sweep for the table at its end."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    sweep_session.record(hydra.job.num, folder, list(hydra.overrides.task), status, **more)
 
 
 def perform(cfg: DictConfig, folder: Path) -> float | None:
