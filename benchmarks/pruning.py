@@ -28,7 +28,7 @@ from kd_runner.runtime import run_folder
 from kd_runner.runtime.files import write_json, write_text
 from kd_runner.runtime.processes import in_parallel
 
-GLOBAL = ["pruning.heads.scope=global", "pruning.heads.floor=0.25", "pruning.hidden.scope=global",
+GLOBAL = ["pruning.heads.ranking=global", "pruning.heads.floor=0.25", "pruning.hidden.ranking=global",
           "pruning.hidden.floor=0.25"]  # fmt: skip
 VARIANTS = {
     "Taylor, per block, at once": [],

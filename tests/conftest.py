@@ -28,7 +28,7 @@ def mini_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a narrow teacher."""
-    from kd_runner.distillation.checkpoints import save_student
+    from kd_runner.distillation.student_file import save_student
     from kd_runner.models.segmentation.fcn_resnet import fcn_resnet
 
     path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kd_runner.distillation import checkpoints
+from kd_runner.distillation import checkpoints, student_file
 from kd_runner.errors import ConfigError
 
 
@@ -63,7 +63,7 @@ def test_both_kinds_of_file_are_read(tmp_path: Path, suffix: str) -> None:
     if suffix == ".pth":
         torch.save(SOURCE, path, _use_new_zipfile_serialization=False)  # as torchvision's older files are
     else:
-        checkpoints.save_student(net(1), path)
+        student_file.save_student(net(1), path)
     ours = net()
     assert checkpoints.load(ours, path, "teacher.checkpoint").complete
     assert same(ours, net(1))
@@ -108,7 +108,7 @@ def test_a_full_coverage_is_let_through() -> None:
 def test_a_file_cut_short_anywhere_is_one_clear_error(tmp_path: Path, kind: str) -> None:
     path = tmp_path / ("x.safetensors" if kind == "safetensors" else "x.pth")
     if kind == "safetensors":
-        checkpoints.save_student(net(1), path)
+        student_file.save_student(net(1), path)
     else:
         torch.save(SOURCE, path, _use_new_zipfile_serialization=kind == "zip")
     whole = path.read_bytes()
@@ -168,7 +168,7 @@ def test_a_saved_student_loads_strictly_into_the_plain_class(tmp_path: Path) -> 
         shared.weight.data = shared.weight.data.T
         return nn.Sequential(shared, nn.BatchNorm1d(4), shared)
 
-    checkpoints.save_student(tied(1), tmp_path / "student.safetensors")
+    student_file.save_student(tied(1), tmp_path / "student.safetensors")
     plain = tied(0)
     plain.load_state_dict(safetensors.torch.load_file(tmp_path / "student.safetensors"), strict=True)
     assert same(plain, tied(1))
@@ -178,14 +178,36 @@ def test_a_failure_while_saving_leaves_the_old_student_and_no_litter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "student.safetensors"
-    checkpoints.save_student(net(1), path)
+    student_file.save_student(net(1), path)
 
     def full(fd: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        checkpoints.save_student(net(2), path)
+        student_file.save_student(net(2), path)
     assert os.listdir(tmp_path) == [path.name]
     ours = net()
     assert checkpoints.load(ours, path, "student.checkpoint").complete and same(ours, net(1))
+
+
+def test_a_folder_stands_for_its_weights(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^teacher\.checkpoint: .* is a folder without teacher\.safetensors"):
+        checkpoints.read(tmp_path, "teacher.checkpoint")
+    student_file.save_student(net(1), tmp_path / "student.safetensors")
+    assert checkpoints.read(tmp_path, "teacher.checkpoint").keys() == SOURCE.keys()
+    assert checkpoints.find_file(tmp_path, "teacher").name == "student.safetensors"
+    student_file.save_student(net(2), tmp_path / "teacher.safetensors")
+    assert checkpoints.find_file(tmp_path, "teacher").name == "teacher.safetensors"
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pth"])
+def test_nan_in_a_file_names_the_tensor(tmp_path: Path, name: str) -> None:
+    broken = net(1)
+    broken[2].weight.data[0, 1] = torch.nan
+    if name.endswith("pth"):
+        torch.save(broken.state_dict(), tmp_path / name)
+    else:
+        student_file.save_student(broken, tmp_path / name)
+    with pytest.raises(ConfigError, match=rf"^student\.checkpoint: .*{name}: tensor '2\.weight' has 1 nan of 12"):
+        checkpoints.read(tmp_path / name, "student.checkpoint")

@@ -12,11 +12,12 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from kd_runner.distillation.checkpoints import read, save_student
+from kd_runner.distillation.checkpoints import read
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.loss_terms import LossTerm
 from kd_runner.distillation.module import Distiller
 from kd_runner.distillation.optim import warmup_cosine
+from kd_runner.distillation.student_file import save_student
 from kd_runner.errors import ConfigError
 from kd_runner.losses.cosine_features import CosineFeatures
 from kd_runner.losses.kl_logits import KLLogits

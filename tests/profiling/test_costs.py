@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kd_runner.distillation.checkpoints import save_student
 from kd_runner.distillation.features import FeatureExtractor
+from kd_runner.distillation.student_file import save_student
 from kd_runner.profiling import costs
 
 BATCH = {"image": torch.zeros(4, 3, 10, 12), "target": torch.zeros(4)}

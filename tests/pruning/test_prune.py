@@ -14,7 +14,7 @@ def refuse(*args, **kwargs):
     raise AssertionError("nothing is to be removed, so nothing is to be scored")
 
 
-@pytest.mark.parametrize("budget", [Budget(0.0), Budget(0.0, scope="global", floor=0.5, multiple=8), None])
+@pytest.mark.parametrize("budget", [Budget(0.0), Budget(0.0, ranking="global", floor=0.5, multiple=8), None])
 def test_zero_ratio_is_the_identity(case, budget):
     before, out = dict(case.net.named_parameters()), case.net(case.image)
     spec = prune(case.net, layout=case.layout, score=refuse, heads=budget, hidden=budget)
@@ -23,9 +23,11 @@ def test_zero_ratio_is_the_identity(case, budget):
     assert spec == specs.whole(case.net, case.layout)
 
 
-@pytest.mark.parametrize(("score", "scope"), [(Magnitude(), "block"), (Gradient(), "block"), (Taylor(), "global")])
-def test_every_net_is_pruned_from_its_layout_alone(case, score, scope):
-    budget = Budget(0.5, scope=scope)
+@pytest.mark.parametrize(
+    ("score", "ranking"), [(Magnitude(), "per_block"), (Gradient(), "per_block"), (Taylor(), "global")]
+)
+def test_every_net_is_pruned_from_its_layout_alone(case, score, ranking):
+    budget = Budget(0.5, ranking=ranking)
     spec = prune(
         case.net, layout=case.layout, score=score, heads=budget, hidden=budget, loss=case.loss, batches=[case.image]
     )
@@ -58,7 +60,7 @@ def test_progressive_rounds_with_an_optimizer_reach_the_budget(eva):
         if epoch in schedule.epochs():
             spec = prune(
                 eva.net, layout=eva.layout, score=Taylor(num_batches=1), heads=Budget(0.5),
-                hidden=Budget(0.5, multiple=4), share=schedule.share(epoch), spec=spec, optimizer=optimizer,
+                hidden=Budget(0.5, multiple=4), fraction=schedule.fraction(epoch), spec=spec, optimizer=optimizer,
                 loss=eva.loss, batches=[eva.image],
             )  # fmt: skip
         optimizer.zero_grad()
@@ -80,5 +82,5 @@ def test_missing_parts_of_the_layout_are_named(eva):
     with pytest.raises(ValueError, match=r"pruning\.heads.*proj"):
         prune(eva.net, layout=layout, score=Random(), heads=Budget(0.5))
     prune(eva.net, layout=layout, score=Magnitude(), hidden=Budget(0.5))
-    with pytest.raises(ValueError, match="share"):
-        prune(eva.net, layout=layout, score=Random(), hidden=Budget(0.5), share=1.5)
+    with pytest.raises(ValueError, match="fraction"):
+        prune(eva.net, layout=layout, score=Random(), hidden=Budget(0.5), fraction=1.5)

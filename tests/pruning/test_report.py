@@ -62,6 +62,6 @@ def test_table_says_what_is_left(eva):
     after = cost(eva.net, eva.image)
     gone = 2 * 12 * (2 * 33 + 2 + 32)  # w1 and w2 with bias, norm, w3
     assert before["parameters"] - after["parameters"] == gone
-    share = 100 * after["parameters"] / before["parameters"]
-    expected = f"| parameters | {before['parameters']:,} | {after['parameters']:,} | {share:.1f} % |"
+    percent = 100 * after["parameters"] / before["parameters"]
+    expected = f"| parameters | {before['parameters']:,} | {after['parameters']:,} | {percent:.1f} % |"
     assert expected in table(before, after)

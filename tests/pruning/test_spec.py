@@ -1,5 +1,6 @@
 """A pruned net comes back from JSON and a state dict alone."""
 
+import copy
 import json
 
 import pytest
@@ -12,7 +13,7 @@ from kd_runner.pruning.prune import prune
 from kd_runner.pruning.scores import Random
 from kd_runner.pruning.surgery import cut
 
-HALF = {"heads": Budget(0.5), "hidden": Budget(0.5, scope="global", floor=0.2)}
+HALF = {"heads": Budget(0.5), "hidden": Budget(0.5, ranking="global", floor=0.2)}
 
 
 def test_rebuilt_from_files(case, rebuild, tmp_path):
@@ -39,7 +40,7 @@ def test_an_eva_vit_is_built_directly_at_the_pruned_widths(eva):
 
 
 def test_two_rounds_give_indices_into_the_unpruned_net(case, rebuild):
-    first = prune(case.net, layout=case.layout, score=Random(1), share=0.5, **HALF)
+    first = prune(case.net, layout=case.layout, score=Random(1), fraction=0.5, **HALF)
     second = prune(case.net, layout=case.layout, score=Random(2), spec=first, **HALF)
     for kind in ("heads", "hidden"):
         for block, entry in second[kind].items():
@@ -91,3 +92,14 @@ def test_a_spec_for_another_net_is_refused(eva, tmp_path):
         (tmp_path / "s.json").write_text(text)
         with pytest.raises(ValueError, match=message):
             specs.load(tmp_path / "s.json")
+
+
+def test_another_spec_of_other_widths_takes_a_state_dict_of_its_own(case):
+    """Scores that differ in the last bit keep other units: on resume, and in other processes."""
+    other = copy.deepcopy(case.net)
+    current = prune(case.net, layout=case.layout, score=Random(1), hidden=Budget(0.5, ranking="global"))
+    target = prune(other, layout=case.layout, score=Random(2), hidden=Budget(0.4, ranking="global"))
+    assert current["hidden"] != target["hidden"]
+    specs.reshape(case.net, current, target)
+    case.net.load_state_dict(other.state_dict())
+    torch.testing.assert_close(case.net(case.image), other(case.image))

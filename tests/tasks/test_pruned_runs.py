@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from timm.models.vision_transformer import VisionTransformer
 
 from kd_runner.distillation import checkpoints
-from kd_runner.pruning.pruned import rebuild
+from kd_runner.distillation.student_file import load_student
 
 TOY = """
 import os
@@ -106,15 +105,8 @@ def test_pruned_and_distilled(vit) -> None:
     assert found["kept"] == {"heads": [2, 2], "hidden": [64, 64]}
     assert found["after"]["parameters"] < 0.55 * found["before"]["parameters"]
 
-    def widths(file: Path) -> torch.nn.Module:
-        sizes = {"img_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 3}
-        net = VisionTransformer(**sizes)
-        rebuild(net, checkpoints.note(file), "here")
-        net.load_state_dict(checkpoints.read(file, "student"))
-        return net
-
-    assert widths(folder / "student.safetensors")(torch.rand(1, 3, 16, 16)).shape == (1, 3)
-    before = widths(folder / "student_untrained.safetensors").state_dict()
+    assert load_student(folder / "student.safetensors")(torch.rand(1, 3, 16, 16)).shape == (1, 3)
+    before = load_student(folder / "student_untrained.safetensors").state_dict()
     whole = checkpoints.read(teacher, "teacher")
     assert torch.equal(before["patch_embed.proj.weight"], whole["patch_embed.proj.weight"])
     assert before["blocks.0.mlp.fc1.weight"].shape == (64, 32)

@@ -40,11 +40,14 @@ class PruneInRounds(Callback):
         if epoch == 0 or epoch not in self.plan.schedule.epochs():
             return
         pruned, (optimizer,) = pl_module.student.pruned, trainer.optimizers
-        assert pruned is not None
+        if pruned is None:
+            raise ConfigError("pruning: the student was not prepared for it (build.student needs the data)")
         calibration = trainer.datamodule.calibration(self.plan.num_batches)
         batches = (pl_module.transfer_batch_to_device(batch, pl_module.device, 0) for batch in calibration)
         pl_module.eval()
-        done = self.plan.round(pl_module.net, pruned, epoch, pl_module.task_loss, batches, optimizer)
+        done = self.plan.round(
+            pl_module.net, pruned, epoch, pl_module.task_loss, batches, optimizer, trainer.strategy.broadcast
+        )
         pl_module.train()
         pl_module.student.pruned = done
         if isinstance(trainer.strategy, DDPStrategy):  # its buckets hold the old parameters

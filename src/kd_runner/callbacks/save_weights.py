@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 
-from kd_runner.distillation.checkpoints import save_student
-
 
 class SaveWeights(Callback):
     """Writes `<role>_untrained.safetensors` when training starts and `<role>.safetensors`, the best by the metric, when
@@ -20,7 +18,7 @@ class SaveWeights(Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         untrained = self._folder(trainer) / f"{pl_module.role}_untrained.safetensors"
         if trainer.is_global_zero and not untrained.exists():
-            save_student(pl_module.net, untrained, self._note(pl_module))
+            pl_module.student.save(untrained)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         folder = self._folder(trainer)
@@ -30,12 +28,7 @@ class SaveWeights(Callback):
             weights = torch.load(chosen[0], map_location="cpu", weights_only=False)["state_dict"]
             pl_module.load_state_dict(weights)
         if trainer.is_global_zero:
-            save_student(pl_module.net, folder / f"{pl_module.role}.safetensors", self._note(pl_module))
-
-    @staticmethod
-    def _note(module: Any) -> str | None:
-        pruned = module.student.pruned
-        return None if pruned is None else pruned.note
+            pl_module.student.save(folder / f"{pl_module.role}.safetensors")
 
     @staticmethod
     def _folder(trainer: Any) -> Path:

@@ -15,14 +15,14 @@ from torch import nn
 
 from kd_runner.data.module import DataModule
 from kd_runner.data.views import FixedAugmentations
-from kd_runner.distillation import checkpoints
+from kd_runner.distillation import checkpoints, student_file
 from kd_runner.distillation import student as students
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.inputs import InputSpec
 from kd_runner.distillation.loss_terms import LossTerm
 from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError
-from kd_runner.pruning.pruned import rebuild
+from kd_runner.pruning.pruned import Pruned, rebuild
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,7 @@ def teacher(cfg: DictConfig) -> FeatureExtractor:
         ConfigError: no weights are named: a random teacher teaches nothing.
     """
     module = net(cfg, "teacher")
+    rebuild_pruned(cfg, "teacher", module)
     coverage = load(cfg, "teacher", module)
     if coverage is not None:
         log.info("teacher: %s: %s", cfg.teacher.checkpoint, coverage)
@@ -97,32 +98,51 @@ def teacher(cfg: DictConfig) -> FeatureExtractor:
 
 
 def student(
-    cfg: DictConfig, teacher: FeatureExtractor | None = None, data: DataModule | None = None
+    cfg: DictConfig,
+    teacher: FeatureExtractor | None = None,
+    data: DataModule | None = None,
+    resume_from: Path | None = None,
 ) -> FeatureExtractor:
     """The student, from `student.checkpoint` or as it begins: initial weights, or the teacher's (`student.init`), with
     what is pruned of them.
 
     Args:
-        teacher, data: for a student that begins (`needs_teacher`).
+        teacher, data: for a student that is to be trained (`needs_teacher`).
+        resume_from: checkpoint of the run that goes on, from which a pruned student takes its widths.
     """
     module = net(cfg, "student")
-    note = checkpoints.note(cfg.student.checkpoint) if cfg.student.checkpoint is not None else None
-    pruned = rebuild(module, note, cfg.student.checkpoint) if note is not None else None
+    pruned = rebuild_pruned(cfg, "student", module)
     coverage = load(cfg, "student", module)
     if coverage is not None:
         log.info("student: %s: %s", cfg.student.checkpoint, coverage)
     elif cfg.student.init is not None:
-        assert teacher is not None
+        if teacher is None:
+            raise ConfigError("student.init: it needs the teacher")
         instantiate_checked(cfg.student.init, "student.init")(module, teacher.net)
     made = feature_extractor(cfg, "student", module)
     made.pruned = pruned
     if cfg.student.trained is not None:
         students.share_modules(made, cfg.student.trained, None if teacher is None else teacher.net)
-    if cfg.get("pruning") and coverage is None:
+    if cfg.get("pruning") and data is not None:  # only a student that is to be trained
+        if pruned is not None:
+            raise ConfigError(
+                f"pruning: student.checkpoint={cfg.student.checkpoint} is pruned already. Train it on with "
+                "pruning=none, or name an unpruned file"
+            )
         task_terms = [term for term in terms(cfg) if not term.uses_teacher]
-        students.prune(made, instantiate_checked(cfg.pruning, "pruning"), task_terms, data)
+        resumed = None if resume_from is None else checkpoints.pruning_spec(resume_from)
+        students.prune(made, instantiate_checked(cfg.pruning, "pruning"), task_terms, data, resumed)
     to_memory_format(cfg, "student", module)
     return made
+
+
+def rebuild_pruned(cfg: DictConfig, role: str, module: nn.Module) -> Pruned | None:
+    """Cut a net to the widths that the header of `<role>.checkpoint` names; None where it was not pruned."""
+    path = cfg[role].checkpoint
+    if path is None:
+        return None
+    header = student_file.read_header(checkpoints.find_file(path, role))
+    return None if header.pruning is None else rebuild(module, header.pruning, path)
 
 
 def trained(cfg: DictConfig, place: Path) -> FeatureExtractor:

@@ -1,4 +1,4 @@
-"""Read and write weights: foreign key layouts, what fitted and what did not, files that are never half written."""
+"""Read weights into a net: key layouts of other projects, and which names matched."""
 
 import pickle
 from collections.abc import Mapping, Sequence
@@ -6,23 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from hydra.utils import get_method
 from torch import Tensor, nn
 
 from kd_runner.errors import ConfigError, nearest
-from kd_runner.runtime.files import replace
 
 # Where the usual training frameworks put the weights inside a checkpoint.
 CONTAINERS = ("state_dict", "model_state_dict", "model", "student")
-NOTE = "kd_runner.note"
 
 
 @dataclass
 class Coverage:
-    """What of a net a checkpoint filled."""
+    """Result of matching checkpoint tensors to a model: names by what became of them."""
 
     matched: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -43,24 +40,51 @@ class Coverage:
         return ", ".join(parts)
 
 
+def find_file(path: str | Path, role: str = "student") -> Path:
+    """The weights file: the path itself, or in the folder of a run its `<role>.safetensors`.
+
+    Args:
+        role: `student` or `teacher`; of a folder that has only the other one's file, that is taken.
+
+    Raises:
+        ConfigError: the folder holds no such file.
+    """
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        return path
+    for name in (role, "student", "teacher"):
+        if (path / f"{name}.safetensors").is_file():
+            return path / f"{name}.safetensors"
+    files = sorted(file.name for file in path.iterdir() if file.suffix in (".safetensors", ".ckpt", ".pt", ".pth"))
+    hint = f"; it holds {', '.join(files[:5])}" if files else ""
+    raise ConfigError(f"{path} is a folder without {role}.safetensors{hint}. Name a weights file")
+
+
 def read(path: str | Path, key: str) -> dict[str, Tensor]:
     """Tensors of a `.safetensors`, or of a torch file, by name. Runs no code from the file (`weights_only=True`).
 
     Args:
-        key: configuration key for messages.
+        path: a file, or the folder of a run (`find_file`).
+        key: configuration key for messages, `student.checkpoint` or `teacher.checkpoint`.
 
     Raises:
-        ConfigError: no such file, not a checkpoint, cut short, or holding objects other than tensors and plain data.
+        ConfigError: no such file, not a checkpoint, cut short, holding objects other than tensors and plain data, or
+            a tensor with nan.
     """
-    path = Path(path).expanduser()
+    try:
+        path = find_file(path, key.partition(".")[0])
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
     if not path.is_file():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         where = nearest(path.name, siblings) if siblings else f" The folder {path.parent} does not exist."
         raise ConfigError(f"{key}: no file {path}.{where}")
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
+            return _finite(safetensors.torch.load_file(path), key, path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except ConfigError:
+        raise
     except pickle.UnpicklingError as error:
         raise ConfigError(
             f"{key}: {path} holds objects other than tensors and plain data, or is no checkpoint; it was not loaded, "
@@ -68,7 +92,15 @@ def read(path: str | Path, key: str) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # a damaged file raises whatever its bytes happen to say: IndexError, struct.error, ...
         raise ConfigError(f"{key}: {path} is cut short or no checkpoint ({_reason(error)})") from error
-    return _tensors(content, key, path)
+    return _finite(_tensors(content, key, path), key, path)
+
+
+def _finite(tensors: dict[str, Tensor], key: str, path: Path) -> dict[str, Tensor]:
+    for name, value in tensors.items():
+        if value.is_floating_point() and value.isnan().any():
+            count = int(value.isnan().sum())
+            raise ConfigError(f"{key}: {path}: tensor {name!r} has {count} nan of {value.numel()} values")
+    return tensors
 
 
 def _reason(error: Exception) -> str:
@@ -96,13 +128,13 @@ def load(
     drop: Sequence[str] = (),
     convert: str | None = None,
 ) -> Coverage:
-    """Load a checkpoint into a net and say what matched. Nothing is loaded where a name is missing or misfits.
+    """Load a checkpoint into a net and report what matched. Nothing is loaded where a name is missing or misfits.
 
     Args:
         strip: prefix that is cut off; where any key has it, keys without it are dropped.
-        rename: parts of names, foreign to ours, replaced in the order given.
+        rename: parts of names, the file's to the net's, replaced in the order given.
         drop: parts of names whose tensors belong to something else (`aux_classifier.`), dropped and counted.
-        convert: dotted name of a function that turns a foreign layout's tensors, by name, into ours; done first.
+        convert: dotted name of a function that turns tensors of another layout, by name, into the net's; done first.
         key: configuration key for messages.
     """
     tensors = read(path, key)
@@ -119,7 +151,7 @@ def fit(
     drop: Sequence[str] = (),
 ) -> Coverage:
     """`load` for tensors at hand."""
-    coverage, ours, fitting = Coverage(), net.state_dict(), {}
+    coverage, expected, fitting = Coverage(), net.state_dict(), {}
     prefixed = bool(strip) and any(name.startswith(strip) for name in tensors)
     for foreign, value in tensors.items():
         if (prefixed and not foreign.startswith(strip)) or any(part in foreign for part in drop):
@@ -128,15 +160,15 @@ def fit(
         name = foreign.removeprefix(strip)
         for old, new in (rename or {}).items():
             name = name.replace(old, new)
-        if name not in ours or name in fitting:  # or two foreign names that `rename` made one
+        if name not in expected or name in fitting:  # or two foreign names that `rename` made one
             coverage.unexpected.append(foreign)
-        elif ours[name].shape != value.shape:
-            coverage.wrong_shape.append(f"{name} {tuple(value.shape)} for {tuple(ours[name].shape)}")
+        elif expected[name].shape != value.shape:
+            coverage.wrong_shape.append(f"{name} {tuple(value.shape)} for {tuple(expected[name].shape)}")
         else:
             coverage.matched.append(name)
             fitting[name] = value
     misfits = {text.split(" ")[0] for text in coverage.wrong_shape}
-    coverage.missing = [name for name in ours if name not in fitting and name not in misfits]
+    coverage.missing = [name for name in expected if name not in fitting and name not in misfits]
     if not coverage.missing and not coverage.wrong_shape:
         net.load_state_dict(fitting)
     return coverage
@@ -146,7 +178,7 @@ def require(coverage: Coverage, key: str, path: str | Path) -> Coverage:
     """Raise unless every tensor of the net was filled.
 
     Raises:
-        ConfigError: with the counts, and the keys that mend it.
+        ConfigError: with the counts, and the keys to change.
     """
     if coverage.missing or coverage.wrong_shape:
         raise ConfigError(
@@ -156,24 +188,7 @@ def require(coverage: Coverage, key: str, path: str | Path) -> Coverage:
     return coverage
 
 
-def save_student(net: nn.Module, path: Path, note: str | None = None) -> None:
-    """The net alone as `.safetensors`: loads into the plain model class without this package. Atomic.
-
-    Args:
-        note: text kept in the file's header; a pruned net's spec, from which `build.student` makes its widths.
-    """
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}
-    content = safetensors.torch.save(tensors, metadata=None if note is None else {NOTE: note})
-    replace(path, lambda file: file.write(content))
-
-
-def note(path: str | Path) -> str | None:
-    """The text that `save_student` put into the header; None for any other file."""
-    path = Path(path).expanduser()
-    if path.suffix != ".safetensors" or not path.is_file():
-        return None
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get(NOTE)
-    except safetensors.SafetensorError:
-        return None  # `read` says what is wrong with it
+def pruning_spec(path: Path) -> dict[str, Any] | None:
+    """What a run's own checkpoint says of its pruning (`pruning.spec`); None where the student is not pruned."""
+    # The run's own file; mapped, so that only this entry is read.
+    return torch.load(path, map_location="cpu", weights_only=False, mmap=True).get("pruning")

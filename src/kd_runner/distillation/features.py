@@ -6,11 +6,13 @@ output as it is. A path to a buffer gives the buffer, as it is after the pass.
 """
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kd_runner.distillation.student_file import save_student
 from kd_runner.errors import ConfigError, find_module, nearest
 from kd_runner.pruning.pruned import Pruned
 
@@ -99,6 +101,10 @@ class FeatureExtractor:
             if name not in features:
                 raise ConfigError(self._not_called(name, self._path(name), batch))
         return features
+
+    def save(self, path: Path) -> None:
+        """Write the net as `.safetensors` that `kd_runner.load_student` rebuilds."""
+        save_student(self.net, path, self.net_config, None if self.pruned is None else self.pruned.header)
 
     def one_sample(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Arguments of `net.forward` for the first sample of a batch, on the CPU."""

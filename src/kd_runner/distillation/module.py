@@ -189,10 +189,21 @@ class Distiller(LightningModule):
             checkpoint["pruning"] = self.student.pruned.spec
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Before the weights are loaded, and the optimizer is made: cut the student to their widths."""
-        if (pruned := self.student.pruned) is not None:
-            specs.advance(pruned.part(self.net), pruned.spec, checkpoint["pruning"])
-            pruned.spec = checkpoint["pruning"]
+        """Before the weights are loaded, and the optimizer is made: give the student their widths."""
+        if self.student.pruned is not None:
+            self._set_pruning(checkpoint["pruning"])
+
+    def setup(self, stage: str) -> None:
+        """Before DDP compares the shapes of the processes: what the first one has pruned counts for all."""
+        if self.student.pruned is not None and self.trainer.world_size > 1:
+            self._set_pruning(self.trainer.strategy.broadcast(self.student.pruned.spec))
+
+    def _set_pruning(self, spec: specs.Spec) -> None:
+        pruned = self.student.pruned
+        if pruned is None:
+            raise ValueError("the student is not pruned")
+        specs.reshape(pruned.part(self.net), pruned.spec, spec)
+        pruned.spec = spec
 
     def on_fit_start(self) -> None:
         self.place_teacher(self.device)

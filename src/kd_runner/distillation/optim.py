@@ -1,4 +1,4 @@
-"""What the optimizer sees: parameter groups, and the schedule of the learning rate."""
+"""Parameter groups of the optimizer, and the schedule of the learning rate."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from kd_runner.errors import ConfigError, nearest
+from kd_runner.errors import ConfigError, find_module
 
 
 def parameter_groups(
@@ -23,10 +23,10 @@ def parameter_groups(
     trainable = [p for module in modules for p in module.parameters() if p.requires_grad]
     if factors is None:
         return _split(trainable)
-    shares: dict[float, list[nn.Parameter]] = {}
+    of_factor: dict[float, list[nn.Parameter]] = {}
     for parameter in trainable:
-        shares.setdefault(factors.get(parameter, 1.0), []).append(parameter)
-    groups = [{**group, "lr_factor": f} for f in sorted(shares, reverse=True) for group in _split(shares[f])]
+        of_factor.setdefault(factors.get(parameter, 1.0), []).append(parameter)
+    groups = [{**group, "lr_factor": f} for f in sorted(of_factor, reverse=True) for group in _split(of_factor[f])]
     return [group for group in groups if group["params"]]
 
 
@@ -53,27 +53,20 @@ def layer_factors(net: nn.Module, blocks: str | Sequence[str], decay: float, mod
     """
     if not 0 < decay <= 1:
         raise ConfigError(f"layer_decay.decay must lie in (0, 1], not {decay}")
-    backbone = _submodule(net, module, "layer_decay.module")
+    backbone = find_module(net, module, "layer_decay.module: the student")
     if isinstance(blocks, str):
-        layers = list(_submodule(backbone, blocks, "layer_decay.blocks").children())
+        layers = list(find_module(backbone, blocks, "layer_decay.blocks: the module").children())
     else:
-        layers = [_submodule(backbone, path, "layer_decay.blocks") for path in blocks]
+        layers = [find_module(backbone, path, "layer_decay.blocks: the module") for path in blocks]
     if not layers:
         raise ConfigError(f"layer_decay.blocks: {blocks!r} holds no blocks")
-    of_block = {p: decay ** (len(layers) - at) for at, layer in enumerate(layers) for p in layer.parameters()}
+    of_block = {p: decay ** (len(layers) - i) for i, layer in enumerate(layers) for p in layer.parameters()}
     factors: dict[Any, float] = {}
     for parameter in backbone.parameters():
         if parameter in of_block:
             break
         factors[parameter] = decay ** (len(layers) + 1)
     return factors | of_block
-
-
-def _submodule(net: nn.Module, path: str, key: str) -> nn.Module:
-    modules = dict(net.named_modules(remove_duplicate=False))
-    if path not in modules:
-        raise ConfigError(f"{key}: no module {path!r}.{nearest(path, modules)}")
-    return modules[path]
 
 
 def scale_rates(optimizer: Optimizer) -> Optimizer:
@@ -90,7 +83,7 @@ def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup_steps: int = 0,
     Args:
         total_steps: optimizer steps of the whole run.
         warmup_steps: steps of the linear part; at most a tenth of a shorter run.
-        final_factor: share of the learning rate that the last step has.
+        final_factor: fraction of the learning rate that the last step has.
     """
     warmup = min(warmup_steps, total_steps // 10)
 

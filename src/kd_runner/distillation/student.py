@@ -1,4 +1,4 @@
-"""The student before training: weights, modules that it shares with the teacher, pruning."""
+"""The student before training: initial weights, modules shared with the teacher, pruning."""
 
 import copy
 import logging
@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.loss_terms import LossTerm
 from kd_runner.distillation.module import Distiller
-from kd_runner.errors import ConfigError, nearest
+from kd_runner.errors import ConfigError, find_module
 from kd_runner.profiling.costs import latency
+from kd_runner.pruning import spec as specs
 from kd_runner.pruning.plan import Pruning
+from kd_runner.pruning.spec import Spec
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +24,10 @@ Arguments = tuple[tuple[Tensor, ...], dict[str, Tensor]]
 
 
 def copy_weights(student: nn.Module, teacher: nn.Module) -> None:
-    """`student.init`: start from the teacher's weights; both have the same shapes.
+    """`student.init`: start from the teacher's weights.
 
     Raises:
-        ConfigError: they have not.
+        ConfigError: the nets differ in names or shapes.
     """
     try:
         student.load_state_dict(teacher.state_dict())
@@ -40,29 +42,37 @@ def share_modules(student: FeatureExtractor, trained: str, teacher: nn.Module | 
     Args:
         trained: path of the part, e.g. `img_backbone`.
     """
-    paths = [name for name, _ in student.net.named_modules() if name]
-    if trained not in paths:
-        raise ConfigError(f"student.trained: the student has no {trained!r}.{nearest(trained, paths)}")
-    ours, theirs = student.net, teacher
+    find_module(student.net, trained, "student.trained: the student")
+    module, source = student.net, teacher
     for name in trained.split("."):
-        for parameter in ours._parameters.values():
+        for parameter in module._parameters.values():
             if parameter is not None:
                 parameter.requires_grad_(False)
-        for other, child in list(ours.named_children()):
+        for other, child in list(module.named_children()):
             if other != name:
-                if theirs is not None:
-                    child = theirs.get_submodule(other)
-                    setattr(ours, other, child)
+                if source is not None:
+                    child = source.get_submodule(other)
+                    setattr(module, other, child)
                 student.frozen.append(child.requires_grad_(False).eval())
-        ours, theirs = ours.get_submodule(name), None if theirs is None else theirs.get_submodule(name)
+        module, source = module.get_submodule(name), None if source is None else source.get_submodule(name)
 
 
-def prune(student: FeatureExtractor, plan: Pruning, terms: list[LossTerm], data: Any) -> None:
-    """Do the rounds that are due before training, and measure what they leave."""
-    student.pruned = plan.begin(student.net)
-    args, named = student.pruned.arguments = _arguments(student, data.example(1))
+def prune(
+    student: FeatureExtractor, plan: Pruning, terms: list[LossTerm], data: Any, resumed: Spec | None = None
+) -> None:
+    """Do the rounds that are due before training, and measure the result.
+
+    Args:
+        resumed: what the checkpoint of a resumed run has kept: the student takes those widths, nothing is scored.
+    """
+    student.pruned = plan.unpruned(student.net)
+    args, named = student.pruned.arguments = _arguments(student, student.pruned.part(student.net), data.example(1))
     student.pruned.before = student.pruned.cost(student.net)
-    if plan.schedule.share(0) > 0:
+    if resumed is not None:
+        specs.reshape(student.pruned.part(student.net), student.pruned.spec, resumed)
+        student.pruned.spec = resumed
+        student.pruned.after = student.pruned.cost(student.net)
+    elif plan.schedule.fraction(0) > 0:
         whole = copy.deepcopy(student.pruned.part(student.net))
         module = Distiller(student=student, terms=terms)
         module.build_losses(data.example())
@@ -79,16 +89,18 @@ def prune(student: FeatureExtractor, plan: Pruning, terms: list[LossTerm], data:
 
 
 @torch.no_grad()
-def _arguments(student: FeatureExtractor, batch: dict[str, Tensor]) -> Arguments:
-    """What the pruned part is called with."""
-    assert student.pruned is not None
-    found: list[Arguments] = []
-    part = student.pruned.part(student.net)
-    hook = part.register_forward_pre_hook(lambda _, args, named: found.append((args, named)), with_kwargs=True)
+def _arguments(student: FeatureExtractor, part: nn.Module, batch: dict[str, Tensor]) -> Arguments:
+    """What a part of the net is called with."""
+    calls: list[Arguments] = []
+    hook = part.register_forward_pre_hook(lambda _, args, named: calls.append((args, named)), with_kwargs=True)
     student.net.eval()
-    student(batch, [])
-    hook.remove()
-    return found[0]
+    try:
+        student(batch, [])
+    finally:
+        hook.remove()
+    if not calls:
+        raise ConfigError("pruning.module: the part is not called in the forward pass")
+    return calls[0]
 
 
 def _milliseconds(parts: dict[str, nn.Module], args: tuple[Tensor, ...], named: dict[str, Tensor]) -> dict[str, float]:

@@ -7,11 +7,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kd_runner.errors import ConfigError, nearest
+from kd_runner.errors import find_module
 from kd_runner.pruning import spec as specs
 from kd_runner.pruning.budget import Budget
 from kd_runner.pruning.layout import Layout
-from kd_runner.pruning.prune import prune
+from kd_runner.pruning.prune import Kept, prune
 from kd_runner.pruning.pruned import Pruned
 from kd_runner.pruning.schedule import Schedule
 from kd_runner.pruning.scores import Scores
@@ -43,16 +43,14 @@ class Pruning:
         self.budgets: dict[str, Budget | None] = {"heads": heads, "hidden": hidden}
         self.schedule, self.num_batches = schedule or Schedule(), num_batches
 
-    def begin(self, net: nn.Module) -> Pruned:
-        """Nothing cut yet.
+    def unpruned(self, net: nn.Module) -> Pruned:
+        """The record of a net that is not pruned yet.
 
         Raises:
             ConfigError: the net has no such part, or the layout does not fit it.
         """
-        paths = [name for name, _ in net.named_modules()]
-        if self.module not in paths:
-            raise ConfigError(f"pruning.module: the student has no {self.module!r}.{nearest(self.module, paths)}")
-        return Pruned(self.module, specs.whole(net.get_submodule(self.module), self.layout))
+        part = find_module(net, self.module, "pruning.module: the student")
+        return Pruned(self.module, specs.whole(part, self.layout))
 
     def round(
         self,
@@ -62,16 +60,18 @@ class Pruning:
         loss: Callable[[Any], Tensor],
         batches: Iterable[Any],
         optimizer: Optimizer | None = None,
+        synchronize: Callable[[Kept], Kept] | None = None,
     ) -> Pruned:
         """Cut `net` to what is due when `epoch` starts.
 
         Args:
             loss: of the whole net on a batch; scores take its gradient.
             batches: of training samples; read only by scores that need data.
+            synchronize: see `prune`.
         """
-        part, share = pruned.part(net), self.schedule.share(epoch)
+        part, fraction = pruned.part(net), self.schedule.fraction(epoch)
         spec = prune(
-            part, layout=self.layout, score=self.score, share=share, spec=pruned.spec, optimizer=optimizer, loss=loss,
-            batches=batches, **self.budgets,
+            part, layout=self.layout, score=self.score, fraction=fraction, spec=pruned.spec, optimizer=optimizer,
+            loss=loss, batches=batches, synchronize=synchronize, **self.budgets,
         )  # fmt: skip
         return replace(pruned, spec=spec)

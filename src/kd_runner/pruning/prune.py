@@ -1,4 +1,4 @@
-"""One round of pruning: score, choose, cut, note."""
+"""One round of pruning: score, choose, cut, record."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,6 +12,9 @@ from kd_runner.pruning.budget import Budget
 from kd_runner.pruning.layout import Layout
 from kd_runner.pruning.surgery import cut
 
+Kept = dict[str, dict[str, list[int]]]
+"""Kind of unit to block to the indices that are kept of the present units."""
+
 
 def prune(
     net: nn.Module,
@@ -20,16 +23,18 @@ def prune(
     score: Callable[..., dict[str, dict[str, Tensor]]],
     heads: Budget | None = None,
     hidden: Budget | None = None,
-    share: float = 1.0,
+    fraction: float = 1.0,
     spec: specs.Spec | None = None,
     optimizer: Optimizer | None = None,
     loss: Callable[[Any], Tensor] | None = None,
     batches: Iterable = (),
+    synchronize: Callable[[Kept], Kept] | None = None,
 ) -> specs.Spec:
-    """Prune `net` in place to `share` of its budgets and return the new spec.
+    """Prune `net` in place to `fraction` of its budgets and return the new spec.
 
-    Shares removed refer to the unpruned net, for which `spec` of the round before stands; without it the net counts as
-    unpruned. Nothing is scored where nothing is to be removed. `optimizer` is carried along (`surgery.cut`).
+    Fractions removed refer to the unpruned net, for which `spec` of the round before stands; without it the net counts
+    as unpruned. Nothing is scored where nothing is to be removed. `optimizer` is carried along (`surgery.cut`).
+    `synchronize` gives the kept units of the first process to every process, whose scores may differ in the last bit.
 
     Presets on ORION's backbone at 640 x 640 (parameters, multiply-adds of one image):
         none                                      303,388,608 (100 %)     592.9 G (100 %)
@@ -37,20 +42,24 @@ def prune(
         half      heads and hidden=Budget(0.5)    152,262,624 (50.2 %)    297.1 G (50.1 %)    hidden 1365
                   hidden=Budget(0.503)            151,672,032 (49.99 %)   296.1 G (49.9 %)    hidden 1357
     """
-    if not 0 <= share <= 1:
-        raise ConfigError(f"pruning: the share that is due lies in [0, 1], got {share}")
+    if not 0 <= fraction <= 1:
+        raise ConfigError(f"pruning: the fraction that is due lies in [0, 1], got {fraction}")
     layout = Layout.read(layout)
     spec = specs.whole(net, layout) if spec is None else spec
-    budgets = {kind: b for kind, b in (("heads", heads), ("hidden", hidden)) if b is not None and b.ratio * share > 0}
+    budgets = {
+        kind: b for kind, b in (("heads", heads), ("hidden", hidden)) if b is not None and b.ratio * fraction > 0
+    }
     if not budgets:
         return spec
     for kind in budgets:
         if not spec[kind]:
             raise ConfigError(f"pruning.{kind}: the layout names none ({'proj' if kind == 'heads' else 'mlp_out'})")
     scores = score(net, layout, loss=loss, batches=batches)
-    kept = {}
+    kept: Kept = {}
     for kind, budget in budgets.items():
         sizes = {block: entry["of"] for block, entry in spec[kind].items()}
-        kept[kind] = budget.keep(scores[kind], sizes=sizes, share=share)
+        kept[kind] = budget.keep(scores[kind], sizes=sizes, fraction=fraction)
+    if synchronize is not None:
+        kept = synchronize(kept)
     cut(net, layout, kept, optimizer=optimizer)
     return specs.narrowed(spec, kept)

@@ -1,4 +1,4 @@
-"""What was cut out of a net."""
+"""The record of a pruned net: what is kept, and the costs before and after."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,13 +31,18 @@ class Pruned:
         return net.get_submodule(self.module)
 
     def cost(self, net: nn.Module) -> dict[str, float]:
-        """Parameters and multiply-adds of the part as it is now."""
-        assert self.arguments is not None
+        """Parameters and multiply-adds of the part as it is now.
+
+        Raises:
+            ValueError: `arguments` are not known.
+        """
+        if self.arguments is None:
+            raise ValueError("the cost of a pruned part needs the arguments that it is called with")
         args, named = self.arguments
         return dict(cost(self.part(net), *args, **named))
 
     @property
-    def note(self) -> str:
+    def header(self) -> str:
         """Small JSON from which, with a state dict, the net is rebuilt."""
         return specs.dumps({"module": self.module, **self.spec})
 
@@ -52,9 +57,9 @@ class Pruned:
         return {"module": self.module, "kept": kept, "before": self.before, "after": self.after}
 
 
-def rebuild(net: nn.Module, note: str, where: str) -> Pruned:
-    """Cut the unpruned `net` to what `Pruned.note` says; `where` it stands is for messages."""
-    spec = specs.loads(note, where)
+def rebuild(net: nn.Module, header: str, where: str) -> Pruned:
+    """Cut the unpruned `net` to what `Pruned.header` says; `where` it stands is for messages."""
+    spec = specs.loads(header, where)
     pruned = Pruned(spec.pop("module"), spec)
     specs.apply(pruned.part(net), pruned.spec)
     return pruned

@@ -38,6 +38,6 @@ def table(before: Mapping[str, float], after: Mapping[str, float]) -> str:
     """A markdown table of two costs and of what is left, in per cent."""
     lines = ["| | before | after | left |", "|---|---|---|---|"]
     for key in after:
-        share = 100 * after[key] / before[key]
-        lines.append(f"| {key.replace('_', ' ')} | {before[key]:,} | {after[key]:,} | {share:.1f} % |")
+        percent = 100 * after[key] / before[key]
+        lines.append(f"| {key.replace('_', ' ')} | {before[key]:,} | {after[key]:,} | {percent:.1f} % |")
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kd_runner.errors import ConfigError, nearest
+from kd_runner.errors import nearest
 
 SHAPES = {
     "linear": lambda t: t,
@@ -28,19 +28,15 @@ class Schedule:
 
     def __post_init__(self):
         if self.shape not in SHAPES:
-            raise ConfigError(f"pruning.schedule.shape: no shape {self.shape!r}.{nearest(self.shape, SHAPES)}")
+            raise ValueError(f"schedule.shape: no shape {self.shape!r}.{nearest(self.shape, SHAPES)}")
         if self.start < 0:
-            raise ConfigError(f"pruning.schedule.start: an epoch, at least 0, got {self.start}")
+            raise ValueError(f"schedule.start: an epoch, at least 0, got {self.start}")
         if self.rounds < 1:
-            raise ConfigError(f"pruning.schedule.rounds: at least 1, got {self.rounds}")
+            raise ValueError(f"schedule.rounds: at least 1, got {self.rounds}")
         if self.rounds == 1 and self.end not in (0, self.start):
-            raise ConfigError(
-                f"pruning.schedule.end: one round happens at start={self.start}, end={self.end} is unused"
-            )
+            raise ValueError(f"schedule.end: one round happens at start={self.start}, end={self.end} is unused")
         if self.rounds > 1 and self.end - self.start + 1 < self.rounds:
-            raise ConfigError(
-                f"pruning.schedule.rounds: {self.rounds} rounds do not fit into epochs {self.start} to {self.end}"
-            )
+            raise ValueError(f"schedule.rounds: {self.rounds} rounds do not fit into epochs {self.start} to {self.end}")
 
     def epochs(self) -> list[int]:
         """The epochs at whose start a round happens, ascending."""
@@ -49,7 +45,7 @@ class Schedule:
             self.start + (2 * i * span + self.rounds - 1) // (2 * (self.rounds - 1) or 1) for i in range(self.rounds)
         ]
 
-    def share(self, epoch: int) -> float:
-        """Share of the final ratio that is due once `epoch` has started: 0 before the first round, 1 from the last."""
-        done = sum(at <= epoch for at in self.epochs())
+    def fraction(self, epoch: int) -> float:
+        """Fraction of the final ratio that is due in `epoch`: 0 before the first round, 1 from the last."""
+        done = sum(start <= epoch for start in self.epochs())
         return SHAPES[self.shape](done / self.rounds)

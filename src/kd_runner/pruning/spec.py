@@ -17,7 +17,7 @@ from torch import nn
 
 from kd_runner.errors import ConfigError, nearest
 from kd_runner.pruning.layout import KINDS, Layout, find_units
-from kd_runner.pruning.surgery import cut
+from kd_runner.pruning.surgery import cut, regroup
 from kd_runner.runtime.files import write_text
 
 FORMAT = "kd_runner.pruning/1"
@@ -70,19 +70,18 @@ def counts(spec: Spec, kind: str) -> list[int]:
     return [len(entry["kept"]) for entry in spec[kind].values()]
 
 
-def advance(net: nn.Module, have: Spec, want: Spec) -> None:
-    """Cut a net that has been pruned to `have` further, to `want`.
+def reshape(net: nn.Module, current: Spec, target: Spec) -> None:
+    """Give a net pruned to `current` the widths of `target`, before a state dict of those widths is loaded.
 
-    Raises `ConfigError` where `want` keeps what is gone.
+    Units that are in both keep their weights. Those that `current` lacks take the weights of some other unit, to be
+    overwritten: two processes, or two runs, whose scores differ in the last bit may have kept other units.
     """
     kept: dict[str, dict[str, list[int]]] = {kind: {} for kind in KINDS}
     for kind in KINDS:
-        for block, entry in want[kind].items():
-            place = {unit: i for i, unit in enumerate(have[kind].get(block, {"kept": ()})["kept"])}
-            if gone := [unit for unit in entry["kept"] if unit not in place]:
-                raise ConfigError(f"pruning.spec.{kind}.{block}: {gone[:3]} are kept, but cut out of the net already")
-            kept[kind][block] = [place[unit] for unit in entry["kept"]]
-    cut(net, want["layout"], kept)
+        for block, entry in target[kind].items():
+            position = {unit: i for i, unit in enumerate(current[kind][block]["kept"])}
+            kept[kind][block] = [position.get(unit, 0) for unit in entry["kept"]]
+    regroup(net, target["layout"], kept)
 
 
 def dumps(spec: Spec) -> str:

@@ -32,7 +32,19 @@ def cut(net: nn.Module, layout: Layout | Mapping, kept: Kept, *, optimizer: Opti
             if block not in units:
                 raise ConfigError(f"pruning: no {kind} in block {block!r}.{nearest(block, units)}")
             jobs.append((units[block], _checked(units[block], indices)))
-    jobs = [(unit, indices) for unit, indices in jobs if len(indices) < unit.count]
+    _select(net, [(unit, indices) for unit, indices in jobs if len(indices) < unit.count], optimizer)
+
+
+@torch.no_grad()
+def regroup(net: nn.Module, layout: Layout | Mapping, indices: Kept) -> None:
+    """Make, in place, the units `indices[kind][block]` of the present ones, in that order; one may stand twice."""
+    layout = Layout.read(layout)
+    units = {kind: find_units(net, layout, kind) for kind in indices}
+    jobs = [(units[kind][block], list(of)) for kind, blocks in indices.items() for block, of in blocks.items()]
+    _select(net, [(unit, of) for unit, of in jobs if of != list(range(unit.count))], None)
+
+
+def _select(net: nn.Module, jobs: list[tuple[Units, list[int]]], optimizer: Optimizer | None) -> None:
     cuts = [(s, _positions(s, indices, unit.count)) for unit, indices in jobs for s in unit.slices]
     _check_shared(net, cuts)
 
