@@ -91,14 +91,14 @@ def test_validation_shards_cover_the_set_once_and_the_plain_loader_all_of_it() -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 3, "ranks": 2}, "data.batch_size=3 cannot be dealt out to 2 processes evenly"),
-        ({"unlabeled_batch_size": 1, "ranks": 2}, "data.unlabeled_batch_size=1 cannot be dealt out to 2"),
-        ({"batch_size": 0}, "data.batch_size=0 cannot be dealt out"),
+        ({"batch_size": 3, "ranks": 2}, "data.batch_size=3 cannot be split evenly between 2 processes"),
+        ({"unlabeled_batch_size": 1, "ranks": 2}, "data.unlabeled_batch_size=1 cannot be split evenly between 2"),
+        ({"batch_size": 0}, "data.batch_size=0: must be at least 1"),
         ({"batch_size": 12}, "data.batch_size=12 exceeds the 10 samples"),
         ({"unlabeled_batch_size": 12}, "data.unlabeled_batch_size=12 exceeds the 11 samples"),
     ],
 )
-def test_a_share_that_cannot_be_dealt_is_named(options: dict[str, Any], message: str) -> None:
+def test_a_batch_that_cannot_be_split_is_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         module(**options).order()
 

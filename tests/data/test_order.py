@@ -5,21 +5,22 @@ from collections import Counter
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from kd_runner.data.order import EvalShardSampler, ResumableBatchSampler, SeededDataset, _permutation, stream
+from kd_runner.errors import ConfigError
 
 
 def order(
     sizes: tuple[int, ...] = (7, 11),
-    shares: tuple[int, ...] = (4, 2),
+    batch_sizes: tuple[int, ...] = (4, 2),
     steps: int = 3,
     seed: int = 5,
     reached: int = 0,
     rank: int = 0,
     ranks: int = 1,
 ) -> ResumableBatchSampler:
-    return ResumableBatchSampler(sizes, shares, steps, seed, lambda: reached, rank, ranks)
+    return ResumableBatchSampler(sizes, batch_sizes, steps, seed, lambda: reached, rank, ranks)
 
 
 def test_a_stream_is_a_row_of_permutations() -> None:
@@ -62,10 +63,10 @@ def test_global_random_numbers_do_not_matter() -> None:
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_share_the_batch_of_the_single_process(ranks: int) -> None:
     """All of it, none twice, and each rank as many of each source."""
-    sizes, shares = (20, 30), (8, 4)
+    sizes, batch_sizes = (20, 30), (8, 4)
     for step in range(6):
-        parts = [order(sizes, shares, rank=rank, ranks=ranks).batch(step) for rank in range(ranks)]
-        assert sorted(key for part in parts for key in part) == sorted(order(sizes, shares).batch(step))
+        parts = [order(sizes, batch_sizes, rank=rank, ranks=ranks).batch(step) for rank in range(ranks)]
+        assert sorted(key for part in parts for key in part) == sorted(order(sizes, batch_sizes).batch(step))
         assert {sum(index < 20 for index, _ in part) for part in parts} == {8 // ranks}
 
 
@@ -92,7 +93,7 @@ def test_the_step_reached_is_asked_for_when_iteration_begins() -> None:
 def test_labeled_samples_come_in_the_same_order_without_an_unlabeled_source() -> None:
     """With the same augmentation: else distilled and undistilled runs would differ in more than the loss."""
     for step in range(10):
-        both, alone = order().batch(step), order(sizes=(7,), shares=(4,)).batch(step)
+        both, alone = order().batch(step), order(sizes=(7,), batch_sizes=(4,)).batch(step)
         assert both[:4] == alone
         assert all(index >= 7 for index, _ in both[4:])
 
@@ -141,3 +142,19 @@ def test_shards_hold_every_index_once(size: int, ranks: int) -> None:
     assert sorted(index for shard in shards for index in shard) == list(range(size))
     assert [len(shard) for shard in shards] == [len(list(shard)) for shard in shards]
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+def test_a_sample_that_cannot_be_read_is_named_without_a_traceback() -> None:
+    """Also from a loader's worker, which wraps the error and its traceback."""
+
+    class Broken(Dataset[dict[str, Tensor]]):
+        def __getitem__(self, index: int) -> dict[str, Tensor]:
+            raise ValueError("a.png cannot be read")
+
+        def __len__(self) -> int:
+            return 1
+
+    for num_workers in (0, 1):
+        with pytest.raises(ConfigError) as error:
+            next(iter(DataLoader(SeededDataset(Broken(), "data.val"), num_workers=num_workers)))
+        assert str(error.value) == "data.val: a.png cannot be read"

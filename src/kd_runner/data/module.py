@@ -1,4 +1,4 @@
-"""The LightningDataModule of every experiment."""
+"""The LightningDataModule of all experiments."""
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -16,19 +16,20 @@ Samples = Dataset[dict[str, Tensor]]
 
 
 class DataModule(LightningDataModule):
-    """Feeds `train`, plus `unlabeled` where given, and `val`.
+    """Loaders of a labeled training set, an optional unlabeled one, and a validation set.
 
-    A batch maps names to stacked tensors; `index` is the sample's own number in its dataset (unlabeled samples are
+    A batch maps names to stacked tensors; `index` (B,) is the sample's number in its dataset (unlabeled samples are
     numbered after the labeled ones). Labeled samples come first in a batch.
 
     Args:
-        train, val, unlabeled: make the datasets; called when first needed.
-        batch_size: labeled samples of one optimizer step, over all processes.
-        unlabeled_batch_size: unlabeled ones beside them.
+        train, val, unlabeled: create the datasets; called when first needed.
+        batch_size: labeled samples of a batch, over all processes.
+        unlabeled_batch_size: unlabeled samples of a batch, over all processes.
         val_batch_size: samples of a validation batch, in each process.
-        steps_per_epoch: optimizer batches per epoch; None for one pass over the labeled samples.
+        steps_per_epoch: batches per epoch; None for one pass over the labeled samples.
         num_workers: loader processes.
         seed: seed of order and augmentation.
+        name: names this module in errors.
     """
 
     def __init__(
@@ -42,80 +43,95 @@ class DataModule(LightningDataModule):
         steps_per_epoch: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
+        name: str = "data",
     ):
         super().__init__()
         self._train, self._val, self._unlabeled = train, val, unlabeled
         self.batch_size, self.unlabeled_batch_size = batch_size, unlabeled_batch_size
         self.val_batch_size, self.steps_per_epoch = val_batch_size, steps_per_epoch
-        self.num_workers, self.seed = num_workers, seed
+        self.num_workers, self.seed, self.name = num_workers, seed, name
 
     @cached_property
     def train(self) -> SeededDataset:
-        labeled = self._train()
-        return SeededDataset(labeled if self.unlabeled is None else ConcatDataset([labeled, self.unlabeled]))
+        """Labeled samples, followed by the unlabeled ones."""
+        labeled, name = self._train(), f"{self.name}.train"
+        if self.unlabeled is None:
+            return SeededDataset(labeled, name)
+        return SeededDataset(ConcatDataset([labeled, self.unlabeled]), f"{name} or {self.name}.unlabeled")
 
     @cached_property
     def unlabeled(self) -> Samples | None:
+        """Unlabeled samples, if there are any."""
         return None if self._unlabeled is None else self._unlabeled()
 
     @cached_property
     def val(self) -> SeededDataset:
-        return SeededDataset(self._val())
+        """Validation samples."""
+        return SeededDataset(self._val(), f"{self.name}.val")
 
     @property
     def num_unlabeled(self) -> int:
+        """Number of unlabeled training samples."""
         return 0 if self.unlabeled is None else len(self.unlabeled)  # type: ignore[arg-type]
 
     @property
     def num_labeled(self) -> int:
+        """Number of labeled training samples."""
         return len(self.train) - self.num_unlabeled
 
     def order(self, reached: Callable[[], int] = lambda: 0) -> ResumableBatchSampler:
-        """The order of training.
+        """The batch sampler of training.
+
+        Args:
+            reached: returns the number of batches trained so far.
 
         Raises:
-            ConfigError: a share of the batch is not divisible by the number of processes, or larger than its source.
+            ConfigError: a batch size is not divisible by the number of processes, or larger than its dataset.
         """
-        rank, ranks = self._place
-        sizes, shares = [self.num_labeled], [self.batch_size]
+        rank, ranks = self._rank
+        sizes, batch_sizes = [self.num_labeled], [self.batch_size]
         if self.unlabeled is not None:
             sizes.append(self.num_unlabeled)
-            shares.append(self.unlabeled_batch_size)
-        for key, share, size in zip(("batch_size", "unlabeled_batch_size"), shares, sizes):
-            if share % ranks or share < 1:
-                raise ConfigError(f"data.{key}={share} cannot be dealt out to {ranks} processes evenly")
-            if share > size:
-                raise ConfigError(f"data.{key}={share} exceeds the {size} samples that there are")
-        steps = self.steps_per_epoch or sizes[0] // shares[0]
-        return ResumableBatchSampler(sizes, shares, steps, self.seed, reached, rank, ranks)
+            batch_sizes.append(self.unlabeled_batch_size)
+        for key, count, size in zip(("batch_size", "unlabeled_batch_size"), batch_sizes, sizes):
+            if count < 1:
+                raise ConfigError(f"{self.name}.{key}={count}: must be at least 1")
+            if count % ranks:
+                raise ConfigError(f"{self.name}.{key}={count} cannot be split evenly between {ranks} processes")
+            if count > size:
+                raise ConfigError(f"{self.name}.{key}={count} exceeds the {size} samples of the data set")
+        steps = self.steps_per_epoch or sizes[0] // batch_sizes[0]
+        return ResumableBatchSampler(sizes, batch_sizes, steps, self.seed, reached, rank, ranks)
 
     def example(self, count: int = 2) -> dict[str, Any]:
-        """A small batch of first training samples: labeled ones, then as many unlabeled ones."""
+        """A small batch: the first `count` labeled samples of training, then as many unlabeled ones."""
         order = self.order()
-        keys, labeled = order.batch(0), order.shares[0]
+        keys, labeled = order.batch(0), order.batch_sizes[0]
         first = keys[:labeled][:count] + keys[labeled:][:count]
         return default_collate([self.train[key] for key in first])
 
     def train_dataloader(self) -> DataLoader[Any]:
+        """Training batches from the step that the trainer has reached."""
         progress = self.trainer.fit_loop.epoch_loop.batch_progress  # type: ignore[union-attr]
         return self._loader(self.train, batch_sampler=self.order(lambda: progress.total.ready))
 
     def val_dataloader(self) -> DataLoader[Any]:
-        shard = EvalShardSampler(len(self.val), *self._place)
-        return self._loader(self.val, batch_size=self.val_batch_size, sampler=shard)
+        """This process's part of the validation set."""
+        sampler = EvalShardSampler(len(self.val), *self._rank)
+        return self._loader(self.val, batch_size=self.val_batch_size, sampler=sampler)
 
     def plain_val_loader(self) -> DataLoader[Any]:
         """The whole validation set, in this process."""
         return self._loader(self.val, batch_size=self.val_batch_size)
 
     def calibration(self, count: int) -> Iterator[dict[str, Any]]:
-        """Batches of one of the first `count` training samples."""
+        """Batches of one sample each, the first `count` of training; for quantization."""
         for index in range(min(count, self.num_labeled)):
             yield default_collate([self.train[index]])
 
     @property
-    def _place(self) -> tuple[int, int]:
-        """This process, and how many there are."""
+    def _rank(self) -> tuple[int, int]:
+        """Number of this process, and of all processes."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _loader(self, dataset: SeededDataset, **options: Any) -> DataLoader[Any]:
@@ -124,7 +140,7 @@ class DataModule(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            # Its own generator: a loader must not draw from the global one, which dropout reads.
+            # Its own generator: a loader must not draw from the global one, which dropout uses.
             generator=torch.Generator().manual_seed(self.seed),
             **options,
         )

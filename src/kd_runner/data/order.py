@@ -1,4 +1,4 @@
-"""Which samples make up which batch: a pure function of the seed and the step, so that a run can go on anywhere."""
+"""Order and augmentation of samples as a pure function of seed and step, so that a run can resume at any step."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -8,8 +8,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from kd_runner.errors import ConfigError
+
 Key = tuple[int, int]
-"""(dataset index, random seed of this one draw)"""
+"""(dataset index, random seed of the augmentation)"""
+
+
+class SampleError(ConfigError):
+    """A sample cannot be read. Raised again by a DataLoader, it drops the worker's traceback from its message."""
+
+    def __init__(self, message: str):
+        super().__init__(message.rpartition("SampleError: ")[2].strip())
 
 
 @lru_cache(maxsize=64)
@@ -19,36 +28,41 @@ def _permutation(size: int, seed: int, round_: int) -> list[int]:
 
 
 def stream(size: int, seed: int, first: int, count: int) -> list[int]:
-    """Entries first .. first + count - 1 of an endless row of permutations of 0 .. size - 1."""
-    return [_permutation(size, seed, at // size)[at % size] for at in range(first, first + count)]
+    """Entries first .. first + count - 1 of an endless sequence of permutations of 0 .. size - 1."""
+    return [_permutation(size, seed, i // size)[i % size] for i in range(first, first + count)]
 
 
 class ResumableBatchSampler(Sampler[list[Key]]):
-    """Batches of one epoch, from the step that training has reached.
+    """Batch sampler that continues at the step training has reached, also in the middle of an epoch.
 
-    Each source has its own endless row of permutations and its own share of every batch; with several processes,
-    a batch is dealt out to them, so that one optimizer step sees the same samples whatever their number.
+    Every batch has a fixed number of samples from each source (labeled, unlabeled); each source is shuffled anew
+    whenever it is used up. With several processes a batch is split between them, so that an optimizer step sees the
+    same samples whatever the number of processes.
 
     Args:
-        sizes: samples per source, e.g. (labeled, unlabeled), numbered one after the other.
-        shares: samples of each source in a batch, over all processes.
+        sizes: number of samples of each source; indices count through the sources in this order.
+        batch_sizes: samples of each source in a batch, over all processes.
         steps: batches per epoch.
         seed: seed of order and augmentation.
-        reached: number of batches trained so far, asked for when iteration begins.
-        rank, num_ranks: this process and their number.
+        reached: returns the number of batches trained so far; called when an iteration starts.
+        rank, num_ranks: number of this process, and of all processes.
+
+    Yields:
+        Lists of (index, augmentation seed), the part of this process.
     """
 
     def __init__(
         self,
         sizes: Sequence[int],
-        shares: Sequence[int],
+        batch_sizes: Sequence[int],
         steps: int,
         seed: int,
         reached: Callable[[], int],
         rank: int = 0,
         num_ranks: int = 1,
     ):
-        self.sizes, self.shares, self.steps, self.seed, self.reached = sizes, shares, steps, seed, reached
+        self.sizes, self.batch_sizes, self.steps = sizes, batch_sizes, steps
+        self.seed, self.reached = seed, reached
         self.rank, self.num_ranks = rank, num_ranks
 
     def __len__(self) -> int:
@@ -60,31 +74,47 @@ class ResumableBatchSampler(Sampler[list[Key]]):
             yield self.batch(step)
 
     def batch(self, step: int) -> list[Key]:
-        """Keys of this process's part of batch `step`, counted from the start of training."""
+        """Keys of this process's part of a batch; `step` counts from the start of training."""
         keys, offset = [], 0
-        for size, share in zip(self.sizes, self.shares):
-            drawn = stream(size, self.seed, step * share, share)
-            for place in range(self.rank, share, self.num_ranks):
-                index = offset + drawn[place]
+        for size, count in zip(self.sizes, self.batch_sizes):
+            drawn = stream(size, self.seed, step * count, count)
+            for i in range(self.rank, count, self.num_ranks):
+                index = offset + drawn[i]
                 keys.append((index, hash((self.seed, index, step)) % 2**63))
             offset += size
         return keys
 
 
 class SeededDataset(Dataset[dict[str, Any]]):
-    """Adds `index` to every sample that has none of its own, and draws its augmentation from the key's own seed: the
-    same sample at the same step looks the same in any process, worker, or resumed run.
+    """Wraps a dataset so that augmentation depends on the key's seed alone.
+
+    The same sample at the same step looks the same in any process, worker or resumed run. Adds `index` to samples that
+    have none.
+
+    Args:
+        samples: dataset whose augmentation draws from torch's global CPU generator.
+        name: names the dataset in errors.
     """
 
-    def __init__(self, samples: Dataset[dict[str, Tensor]]):
-        self.samples = samples
+    def __init__(self, samples: Dataset[dict[str, Tensor]], name: str = "data"):
+        self.samples, self.name = samples, name
 
     def __getitem__(self, key: Key | int) -> dict[str, Any]:
+        """The sample of a key, or of a plain index with augmentation seed 0.
+
+        Raises:
+            SampleError: the dataset cannot give the sample.
+        """
         index, seed = key if isinstance(key, tuple) else (key, 0)
         with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed: it would also seed the GPU's generator, which dropout reads and nothing puts back.
+            # Not torch.manual_seed: it would also seed the GPU's generator, which fork_rng does not restore here.
             torch.default_generator.manual_seed(seed)
-            sample = self.samples[index]
+            try:
+                sample = self.samples[index]
+            except ConfigError:
+                raise
+            except (ValueError, OSError) as error:
+                raise SampleError(f"{self.name}: {error}") from error
         return {"index": torch.tensor(index), **sample}
 
     def __len__(self) -> int:
@@ -92,8 +122,14 @@ class SeededDataset(Dataset[dict[str, Any]]):
 
 
 class EvalShardSampler(Sampler[int]):
-    """Every `num_ranks`-th sample, in order. Unlike torch's own sampler it repeats none to even the shards out:
-    a repeated sample would count twice in a metric.
+    """Sampler of one process's part of a validation set: every `num_ranks`-th sample, in order.
+
+    Unlike torch's DistributedSampler it repeats no sample to give all processes equally many: a repeated one would
+    count twice in a metric.
+
+    Args:
+        size: number of samples.
+        rank, num_ranks: number of this process, and of all processes.
     """
 
     def __init__(self, size: int, rank: int = 0, num_ranks: int = 1):

@@ -1,4 +1,4 @@
-"""Random transforms, limited to a few views of every sample, so that what a teacher says of them can be kept."""
+"""A fixed number of augmentations per sample, so that teacher outputs can be cached."""
 
 from typing import Any
 
@@ -8,11 +8,14 @@ from torch.utils.data import Dataset
 
 
 class FixedAugmentations(Dataset[dict[str, Tensor]]):
-    """Shows every sample in one of `count` fixed random views, and adds the number of the view as `view`.
+    """Wraps a dataset so that every sample has `count` random augmentations; adds the augmentation's number as `view`.
 
-    Which view is shown is drawn from torch's generator as it stands, that is from the key's seed
-    (`data.order.SeededDataset`); what view v of sample i looks like depends on i and v
-    alone, so runs of different seeds share their views.
+    The number is drawn from torch's generator, which `SeededDataset` has seeded. Augmentation v of sample i depends on
+    i and v alone, so runs of different seeds have them in common.
+
+    Args:
+        samples: dataset whose augmentation draws from torch's global CPU generator.
+        count: number of augmentations per sample.
     """
 
     def __init__(self, samples: Dataset[dict[str, Tensor]], count: int):

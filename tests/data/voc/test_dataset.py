@@ -9,7 +9,6 @@ from PIL import Image
 
 from kd_runner.data.voc.dataset import VOCSegmentation, voc_palette
 from kd_runner.data.voc.transforms import evaluate, train
-from kd_runner.errors import ConfigError
 
 LABELS = np.array([[0, 0, 1, 1, 255], [0, 2, 2, 20, 255], [0, 0, 0, 20, 255]], np.uint8)
 
@@ -84,38 +83,36 @@ def test_masks_are_cut_without_mixing_labels(root: Path) -> None:
 
 
 def test_a_label_out_of_range_names_file_label_and_key(root: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"data\.num_classes: .*a\.png has label 20, but with 11 classes .* 0\.\.10 and"
-    ):
+    with pytest.raises(ValueError, match=r"a\.png has label 20, but with num_classes=11 .* 0\.\.10 and"):
         voc(root, num_classes=11)[0]
     assert voc(root, num_classes=11, labeled=False)[0]["valid"].all()
 
 
 def test_a_missing_list_is_told_the_nearest(root: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no list 'trian' in .*Segmentation\. Did you mean 'train'"):
+    with pytest.raises(ValueError, match=r"no list 'trian' in .*Segmentation\. Did you mean 'train'"):
         voc(root, "trian")
 
 
 def test_an_empty_list_is_an_error(root: Path) -> None:
     (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt").write_text("\n")
-    with pytest.raises(ConfigError, match=r"the list 'train' of .* names no image"):
+    with pytest.raises(ValueError, match=r"the list 'train' of .* names no image"):
         voc(root)
 
 
 @pytest.mark.parametrize("file", ["JPEGImages/a.jpg", "SegmentationClass/a.png"])
 def test_a_listed_file_that_is_missing_is_named(root: Path, file: str) -> None:
     (root / "VOCdevkit/VOC2012" / file).unlink()
-    with pytest.raises(ConfigError, match=rf"{file} is missing, which the list 'train' names"):
+    with pytest.raises(ValueError, match=rf"{file} is missing, which the list 'train' names"):
         voc(root)
 
 
 def test_a_root_without_data_says_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.root: .* is empty\. Name the folder that holds VOCdevkit"):
+    with pytest.raises(ValueError, match=r".* is empty\. Name the folder that holds VOCdevkit"):
         voc(tmp_path)
-    with pytest.raises(ConfigError, match=r"data\.root: .*nowhere does not exist"):
+    with pytest.raises(ValueError, match=r".*nowhere does not exist"):
         voc(tmp_path / "nowhere")
     (tmp_path / "other").mkdir()
-    with pytest.raises(ConfigError, match=r"data\.root: .* holds no VOCdevkit/VOC2012/ImageSets"):
+    with pytest.raises(ValueError, match=r".* holds no VOCdevkit/VOC2012/ImageSets"):
         voc(tmp_path)
 
 
@@ -132,3 +129,21 @@ def test_the_palette_is_vocs_own() -> None:
     palette = voc_palette()
     known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 15: (192, 128, 128), 255: (224, 224, 192)}
     assert {label: tuple(map(int, palette[label])) for label in known} == known
+
+
+def test_an_image_that_is_listed_twice_is_refused(root: Path) -> None:
+    (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt").write_text("a\nb\na\n")
+    with pytest.raises(ValueError, match=r"the list 'train' of .* names a twice"):
+        voc(root)
+
+
+def test_more_than_8_bits_are_refused(root: Path) -> None:
+    """Pillow would clip the values to 255."""
+    folder = root / "VOCdevkit/VOC2012"
+    Image.fromarray(np.full(LABELS.shape, 300, np.uint16)).save(folder / "SegmentationClass/a.png")
+    with pytest.raises(ValueError, match=r"SegmentationClass/a\.png cannot be read \(it has more than 8 bits"):
+        voc(root)[0]
+    with (folder / "JPEGImages/a.jpg").open("wb") as file:
+        Image.fromarray(np.full(LABELS.shape, 300, np.uint16)).save(file, format="PNG")
+    with pytest.raises(ValueError, match=r"JPEGImages/a\.jpg cannot be read \(it has more than 8 bits"):
+        voc(root)[0]

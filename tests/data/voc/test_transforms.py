@@ -96,5 +96,5 @@ def test_to_pixels_undoes_the_normalization() -> None:
 
 
 def test_an_image_larger_than_the_padding_names_the_key() -> None:
-    with pytest.raises(ValueError, match=r"6 x 9 exceeds data\.val\.transform\.size=8"):
+    with pytest.raises(ValueError, match="6 x 9 pixels exceeds size=8"):
         evaluate(8)(*pair())

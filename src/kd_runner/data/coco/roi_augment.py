@@ -1,4 +1,4 @@
-"""Random changes of an image and the boxes on it, for training on regions of interest."""
+"""Random augmentation of an image and its boxes."""
 
 from collections.abc import Sequence
 
@@ -8,18 +8,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import v2
 
-from kd_runner.errors import ConfigError
-
 
 class RoiAugment:
-    """Draws from torch's global generator alone, which the data module seeds for every sample.
+    """Augmentation of color, window, flip and boxes.
+
+    It draws from torch's global generator only, which the data module seeds for every sample.
 
     Args:
         flip: probability of a horizontal flip.
-        scale: lowest and highest factor by which things grow on the canvas: above 1 a random window of the image is
-            shown, below 1 the image lies at a random place of a larger canvas. (1, 1): the image as it is.
-        box_noise: each side of a box moves by up to this share of the box's width or height: detectors err too.
-        brightness, contrast, saturation: strengths of `ColorJitter`; all 0 leaves it out.
+        scale: lowest and highest zoom: above 1 a random window of the image is shown, below 1 the image is put at a
+            random position of a larger canvas. (1, 1): the image unchanged.
+        box_noise: each side of a box moves by up to this fraction of the box's width or height, as with a detector.
+        brightness, contrast, saturation: strengths of `ColorJitter`; all 0 omits it.
+
+    Raises:
+        ValueError: scale or box_noise out of range.
     """
 
     def __init__(
@@ -34,27 +37,28 @@ class RoiAugment:
         self.flip, self.box_noise = flip, box_noise
         self.low, self.high = scale
         if not 0 < self.low <= self.high:
-            raise ConfigError(f"augment.scale={list(scale)}: give the lowest and the highest factor, above 0")
+            raise ValueError(f"scale={list(scale)}: give the lowest and the highest factor, above 0")
         if not 0 <= box_noise < 0.5:
-            raise ConfigError(f"augment.box_noise={box_noise}: from 0.5 on a box could vanish")
+            raise ValueError(f"box_noise={box_noise}: must be in 0..0.5; from 0.5 on a box could vanish")
         jitter = brightness or contrast or saturation
         self._jitter = v2.ColorJitter(brightness, contrast, saturation) if jitter else v2.Identity()
 
-    def color(self, picture: Tensor) -> Tensor:
-        """The same picture (3, h, w) uint8 in other light."""
-        return self._jitter(picture)
+    def color(self, image: Tensor) -> Tensor:
+        """Jitter the colors of an image (3, h, w) uint8."""
+        return self._jitter(image)
 
     def view(self, height: int, width: int) -> NDArray[np.float64]:
-        """x1, y1, x2, y2 in whole pixels: the part of the image's plane that is shown, as wide in proportion."""
+        """A random window x1, y1, x2, y2 in whole pixels, of the image's aspect ratio; possibly larger than it."""
         factor = self.low + (self.high - self.low) * torch.rand(()).item()
         shown = np.array([max(1, round(width / factor)), max(1, round(height / factor))])
         corner = np.floor((np.array([width, height]) - shown) * torch.rand(2).numpy() + 0.5)
         return np.concatenate([corner, corner + shown])
 
     def mirrored(self) -> bool:
+        """Whether to flip horizontally."""
         return torch.rand(()).item() < self.flip
 
     def shaken(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Boxes (n, 4) with noise on every side."""
+        """Add noise to every side of boxes (n, 4)."""
         sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
         return boxes + self.box_noise * sides * (2 * torch.rand(boxes.shape).numpy() - 1)

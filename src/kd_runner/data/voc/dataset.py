@@ -1,16 +1,17 @@
-"""Pascal VOC segmentation in its own layout on disk."""
+"""Pascal VOC segmentation, read from its published folder layout."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from kd_runner.errors import ConfigError, nearest
+from kd_runner.data.images import read_labels, read_rgb, require_files
+from kd_runner.errors import nearest
 
 VOID = 255
 
@@ -18,19 +19,23 @@ VOID = 255
 class VOCSegmentation(Dataset[dict[str, Tensor]]):
     """Images and label maps listed in `ImageSets/Segmentation/<split>.txt`.
 
-    A sample: `image` (3, H, W) float, as the transform leaves it; `target` (H, W) int64 with 255 for void and
-    padding; `valid` (H, W) bool, True where a pixel may be distilled: inside the image, and not void.
-    Without labels (`labeled=False`) every target pixel is 255, and the whole image may be distilled.
+    A sample is a dictionary of
+
+    * `image` (3, H, W) float, as the transform returns it;
+    * `target` (H, W) int64, 255 for void and padding, and everywhere with `labeled=False`;
+    * `valid` (H, W) bool, True inside the image where the label is not void: pixels that may be distilled. With
+      `labeled=False` all pixels of the image.
 
     Args:
         root: folder that holds `VOCdevkit/VOC2012`, or that folder itself.
-        split: name of a list; `rest` stands for every image that is on none of train, val and trainval.
-        transform: (image, mask) to (image, mask), tv_tensors; pads the mask with 255.
+        split: name of a list; `rest` means all images that are on none of train, val and trainval.
+        transform: maps (image, mask) to (image, mask), as tv_tensors; pads the mask with 255.
         num_classes: labels are 0 .. num_classes - 1.
         labeled: read the label maps.
 
     Raises:
-        ConfigError: folder, list or files missing; on access, a label out of range.
+        ValueError: folder, list or files are missing, or an image is listed twice. On access: a file that cannot be
+            read, has more than 8 bits per channel or another size than its image, or a label out of range.
     """
 
     def __init__(
@@ -45,22 +50,25 @@ class VOCSegmentation(Dataset[dict[str, Tensor]]):
         self.split, self.transform, self.num_classes, self.labeled = split, transform, num_classes, labeled
         self.ids = self._rest() if split == "rest" else self._list(split)
         if not self.ids:
-            raise ConfigError(f"data.root: the list {split!r} of {self.folder} names no image")
-        for file in (self._image(self.ids[0]), self._mask(self.ids[0])) if labeled else (self._image(self.ids[0]),):
-            if not file.is_file():
-                raise ConfigError(f"data.root: {file} is missing, which the list {split!r} names")
+            raise ValueError(f"the list {split!r} of {self.folder} names no image")
+        twice = next((name for name, count in Counter(self.ids).items() if count > 1), None)
+        if twice is not None:
+            raise ValueError(f"the list {split!r} of {self.folder} names {twice} twice")
+        require_files(self.folder / "JPEGImages", [f"{name}.jpg" for name in self.ids], f"the list {split!r}")
+        if labeled:
+            require_files(
+                self.folder / "SegmentationClass", [f"{name}.png" for name in self.ids], f"the list {split!r}"
+            )
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         name = self.ids[index]
-        pixels = torch.from_numpy(_read(self._image(name), "RGB"))
+        pixels = torch.from_numpy(read_rgb(self._image(name)))
         labels = self._labels(name) if self.labeled else torch.zeros(pixels.shape[:2], dtype=torch.uint8)
         if labels.shape != pixels.shape[:2]:
-            raise ConfigError(
-                f"data.root: {self._mask(name)} is {tuple(labels.shape)}, its image {tuple(pixels.shape[:2])} pixels"
-            )
+            raise ValueError(f"{self._mask(name)} is {tuple(labels.shape)}, its image {tuple(pixels.shape[:2])} pixels")
         image, mask = tv_tensors.Image(pixels.permute(2, 0, 1)), tv_tensors.Mask(labels)
         image, mask = self.transform(image, mask)
         target = mask.as_subclass(Tensor).long()
@@ -72,14 +80,12 @@ class VOCSegmentation(Dataset[dict[str, Tensor]]):
         }
 
     def _labels(self, name: str) -> Tensor:
-        labels = torch.from_numpy(_read(self._mask(name)))
-        if labels.ndim != 2:
-            raise ConfigError(f"data.root: {self._mask(name)} is a color picture; labels are palette or gray values")
+        labels = torch.from_numpy(read_labels(self._mask(name)))
         out_of_range = labels[(labels >= self.num_classes) & (labels != VOID)]
         if len(out_of_range):
-            raise ConfigError(
-                f"data.num_classes: {self._mask(name)} has label {int(out_of_range[0])}, but with "
-                f"{self.num_classes} classes labels are 0..{self.num_classes - 1} and {VOID}"
+            raise ValueError(
+                f"{self._mask(name)} has label {int(out_of_range[0])}, but with num_classes={self.num_classes} labels "
+                f"are 0..{self.num_classes - 1} and {VOID}"
             )
         return labels
 
@@ -94,20 +100,15 @@ class VOCSegmentation(Dataset[dict[str, Tensor]]):
         file = lists / f"{split}.txt"
         if not file.is_file():
             known = [p.stem for p in lists.glob("*.txt")]
-            raise ConfigError(f"data: no list {split!r} in {lists}.{nearest(split, [*known, 'rest'])}")
-        return file.read_text().split()
+            raise ValueError(f"no list {split!r} in {lists}.{nearest(split, [*known, 'rest'])}")
+        try:
+            return file.read_text().split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{file} cannot be read ({error})") from error
 
     def _rest(self) -> list[str]:
         used = {name for split in ("train", "val", "trainval") for name in self._list(split)}
         return sorted({p.stem for p in (self.folder / "JPEGImages").glob("*.jpg")} - used)
-
-
-def _read(file: Path, mode: str | None = None) -> np.ndarray:
-    try:
-        with Image.open(file) as picture:
-            return np.array(picture.convert(mode) if mode else picture)
-    except OSError as error:  # missing, cut short, or no picture
-        raise ConfigError(f"data.root: {file} cannot be read ({error})") from error
 
 
 def _folder(root: Path) -> Path:
@@ -116,11 +117,11 @@ def _folder(root: Path) -> Path:
             return folder
     state = "is empty" if root.is_dir() and not any(root.iterdir()) else "does not exist" if not root.exists() else ""
     detail = f"{root} {state}" if state else f"{root} holds no VOCdevkit/VOC2012/ImageSets/Segmentation"
-    raise ConfigError(f"data.root: {detail}. Name the folder that holds VOCdevkit/VOC2012.")
+    raise ValueError(f"{detail}. Name the folder that holds VOCdevkit/VOC2012.")
 
 
 def voc_palette() -> np.ndarray:
-    """The 256 colors (256, 3) of VOC's label maps: a label's bits, spread over the high bits of red, green, blue."""
+    """VOC's 256 palette colors (256, 3) uint8: a label's bits, spread over the high bits of red, green and blue."""
     colors = np.zeros((256, 3), np.uint8)
     for label in range(256):
         for channel in range(3):

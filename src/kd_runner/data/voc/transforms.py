@@ -15,7 +15,7 @@ _FILL: dict[type, Any] = {tv_tensors.Image: tuple(round(255 * m) for m in MEAN),
 
 
 class RandomScale(v2.Transform):
-    """Resize height and width by one factor drawn evenly from `low..high`."""
+    """Resize height and width by one random factor, uniform in `low..high`."""
 
     def __init__(self, low: float, high: float):
         super().__init__()
@@ -38,13 +38,16 @@ def train(
     contrast: float = 0.0,
     saturation: float = 0.0,
 ) -> v2.Compose:
-    """Random scale, crop (padded with the mean color and 255), flip and color: what DeepLab and FCN train VOC with.
+    """Training transform of DeepLab and FCN on VOC: random scale, crop, flip and color; padding is mean color and 255.
 
     Args:
         crop: side of the square crop in pixels.
         scale: lowest and highest factor.
         flip: probability of a horizontal flip; 0 where mirrored objects change class (digits).
-        brightness, contrast, saturation: strengths of `ColorJitter`; all 0 leaves it out.
+        brightness, contrast, saturation: strengths of `ColorJitter`; all 0 omits it.
+
+    Returns:
+        Callable on (image, mask), as tv_tensors.
     """
     steps: list[v2.Transform] = [
         RandomScale(*scale),
@@ -71,7 +74,7 @@ class PadTo(v2.Transform):
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         height, width = v2.functional.get_size(flat_inputs[0])
         if max(height, width) > self.size:
-            raise ValueError(f"an image of {height} x {width} exceeds data.val.transform.size={self.size}")
+            raise ValueError(f"an image of {height} x {width} pixels exceeds size={self.size}")
         return {"padding": [0, 0, self.size - width, self.size - height]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -80,8 +83,13 @@ class PadTo(v2.Transform):
 
 
 def evaluate(size: int | None = None) -> v2.Compose:
-    """Pixels as they are, so that the metric is taken at label resolution; padded where `size` is given, so that
-    images of different size share a batch (VOC2012: 512).
+    """Validation transform: no resizing, so that metrics are computed at label resolution.
+
+    Args:
+        size: pad to size x size, so that images of different sizes fit into a batch (VOC2012: 512); None: no padding.
+
+    Returns:
+        Callable on (image, mask), as tv_tensors.
     """
     return v2.Compose([*([PadTo(size)] if size is not None else []), *_normalize()])
 
@@ -91,6 +99,6 @@ def _normalize() -> list[v2.Transform]:
 
 
 def to_pixels(image: torch.Tensor) -> torch.Tensor:
-    """Undo the normalization: (..., 3, H, W) to 0..1."""
+    """Undo the normalization of images (..., 3, H, W); returns values in 0..1."""
     mean, std = image.new_tensor(MEAN)[:, None, None], image.new_tensor(STD)[:, None, None]
     return (image * std + mean).clamp(0, 1)

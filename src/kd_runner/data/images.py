@@ -1,0 +1,61 @@
+"""Reading image files, with errors that name the file."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+_BITS_8 = {"1", "L", "P", "LA", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
+
+
+def read_rgb(file: Path) -> NDArray[np.uint8]:
+    """Pixels (H, W, 3) of an 8-bit image file of any kind.
+
+    Raises:
+        ValueError: the file is missing, truncated or no image, or has more than 8 bits per channel.
+    """
+    return _read(file, "RGB")
+
+
+def read_labels(file: Path) -> NDArray[np.uint8]:
+    """Label map (H, W) from a palette or gray image file.
+
+    Raises:
+        ValueError: as `read_rgb`, or the file is a color image.
+    """
+    labels = _read(file, None)
+    if labels.ndim != 2:
+        raise ValueError(f"{file} is a color image; labels are palette or gray values")
+    return labels.astype(np.uint8)
+
+
+def require_files(folder: Path, names: Iterable[str], listed_in: str) -> None:
+    """Check that every file exists, by one listing of the folder.
+
+    Args:
+        folder: where the files are.
+        names: file names, below `folder`.
+        listed_in: where the names come from, for the error.
+
+    Raises:
+        ValueError: files are missing; the first one and their number are named.
+    """
+    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    missing = [name for name in names if name not in present and not (folder / name).is_file()]
+    if missing:
+        more = f", and {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise ValueError(f"{folder / missing[0]} is missing, which {listed_in} names{more}")
+
+
+def _read(file: Path, mode: str | None) -> NDArray[np.uint8]:
+    try:
+        with Image.open(file) as image:
+            if image.mode not in _BITS_8:  # converting would clip the values
+                raise ValueError(f"it has more than 8 bits per channel (mode {image.mode})")
+            return np.array(image.convert(mode) if mode else image)
+    # Pillow raises SyntaxError for a broken PNG chunk.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = error.strerror if isinstance(error, FileNotFoundError) else error
+        raise ValueError(f"{file} cannot be read ({reason})") from error
