@@ -13,7 +13,7 @@ from pathlib import Path
 import one_step
 import torch
 
-from kd_runner.data.bench2drive.dataset import CAMERAS
+from kd_runner.data.bench2drive.classes import CAMERAS
 from kd_runner.models.orion.detector import Orion
 from kd_runner.models.orion.eva_vit import EvaViT
 from kd_runner.synthetic.driving import bench2drive_writer

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from kd_runner.callbacks.detection_visualizer import DetectionVisualizer
 from kd_runner.data.bench2drive.camera_pipeline import CameraPipeline
-from kd_runner.data.bench2drive.dataset import CLASSES, LINE_CLASSES, Bench2Drive
+from kd_runner.data.bench2drive.classes import CLASSES, LINE_CLASSES
+from kd_runner.data.bench2drive.dataset import Bench2Drive
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError

@@ -1,5 +1,7 @@
-"""Pickles of plain data: numbers, text, containers and numpy arrays. A pickle can name any function to be called while
-it is read; here only the names that arrays are made of are looked up, and everything else is an error before it runs.
+"""Loading pickles that hold only plain data: numbers, text, containers and numpy arrays.
+
+A pickle can name any function to be called while it is read. Here only the names that arrays are made of are looked up;
+any other name is an error before anything runs.
 """
 
 import pickle
@@ -7,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from kd_runner.errors import ConfigError
 
 # Not all of builtins and numpy: `builtins.eval` and `numpy.load` are as dangerous as `os.system`.
 _CLASSES = {"builtins": ("set", "frozenset", "complex", "bytearray", "slice", "range")}
@@ -35,23 +35,23 @@ class _Unpickler(pickle.Unpickler):
         return super().find_class(module.replace("numpy._core.", "numpy.core.").replace("numpy.core.", core), name)
 
 
-def load(path: str | Path, key: str = "data.root") -> Any:
-    """The content of a pickle file of builtins and numpy arrays.
+def load(path: str | Path) -> Any:
+    """Content of a pickle file of builtins and numpy arrays.
 
     Args:
-        key: the configuration key that led to the file, named in errors.
+        path: of the file.
 
     Raises:
-        ConfigError: the file is missing, broken, or names anything but plain data; nothing of it has run then.
+        ValueError: the file is missing, damaged, or names anything but plain data; nothing of it has run then.
     """
     path = Path(path)
     try:
         with path.open("rb") as file:
             return _Unpickler(file).load()
     except FileNotFoundError:
-        raise ConfigError(f"{key}: there is no {path}") from None
-    except Exception as error:  # a broken pickle raises nearly anything
-        raise ConfigError(
-            f"{key}: {path} cannot be read as plain data ({error}). Only numpy arrays, numbers, text and containers "
-            "are admitted, because a pickle of anything else can run code."
+        raise ValueError(f"there is no {path}") from None
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise ValueError(
+            f"{path} cannot be read as plain data ({error}). Only numpy arrays, numbers, text and containers are "
+            "allowed, because a pickle of anything else can run code."
         ) from error

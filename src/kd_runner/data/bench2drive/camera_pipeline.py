@@ -1,4 +1,4 @@
-"""Pictures of a frame's cameras to network input, with matrices that follow the pixels."""
+"""Camera images to network input, with intrinsics that follow the pixels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,19 +15,20 @@ Array = NDArray[Any]
 
 
 class CameraPipeline:
-    """Pictures of one frame to network input: resize, crop to the lower part, stretch, normalize, pad to 32.
+    """Resize, crop to the lower part, stretch, normalize and pad the images of one frame.
 
-    Matrices follow the pixels exactly: where upstream scales them by the drawn factor, these take the size that the
-    picture was rounded to, which in small pictures is visibly another. In training every frame draws one factor and one
-    horizontal offset from torch's global generator, and each picture its own colors.
+    Intrinsics follow the pixels exactly: they are scaled by the rounded size of the image, where the public code scales
+    by the drawn factor, which differs visibly for small images. In training, each frame draws one factor and one
+    horizontal offset, and each image its own color distortion, from torch's global generator.
 
     Args:
-        train: draw, or take the smallest picture that the crop fits in, its lower middle.
-        resize: range of the first factor; published (0.37, 0.45) for pictures of 1600 x 900.
-        crop: (height, width) kept after it.
-        final: (height, width) that the crop is stretched to; the aspect changes, as published.
-        distort: change the colors in training.
-        mean, std: per channel (RGB), of 0..255.
+        train: draw factor and offset; otherwise the smallest image that contains the crop, and its lower middle.
+        resize: range of the resize factor; published (0.37, 0.45) for images of 1600 x 900.
+        crop: (height, width) kept after resizing.
+        final: (height, width) that the crop is stretched to; the aspect ratio changes, as published.
+        distort: distort colors in training.
+        mean: per channel (RGB), for values 0..255.
+        std: likewise.
     """
 
     def __init__(
@@ -44,21 +45,29 @@ class CameraPipeline:
         self.crop, self.final = (crop[0], crop[1]), (final[0], final[1])
         self.mean, self.std = (torch.tensor(list(v)).view(3, 1, 1) for v in (mean, std))
 
-    def __call__(self, pictures: Sequence[Image.Image], intrinsics: Array) -> tuple[Tensor, Tensor]:
-        """(images (N, 3, H, W), intrinsics (N, 4, 4)) of N pictures and matrices (N, 3, 3); one size for all."""
-        width, height = pictures[0].size
+    def __call__(self, camera_images: Sequence[Image.Image], intrinsics: Array) -> tuple[Tensor, Tensor]:
+        """Convert the images of a frame.
+
+        Args:
+            camera_images: N RGB images of one size.
+            intrinsics: `(N, 3, 3)`.
+
+        Returns:
+            Images `(N, 3, H, W)` and their intrinsics `(N, 4, 4)`.
+        """
+        width, height = camera_images[0].size
         rows, columns = self.crop
         factor = max(rows / height, columns / width)
         if self.train:
             factor = self.resize[0] + (self.resize[1] - self.resize[0]) * torch.rand(()).item()
-        small = (int(width * factor + 1e-6), int(height * factor + 1e-6))  # no pixel lost to a rounding error
+        small = (int(width * factor + 1e-6), int(height * factor + 1e-6))  # 1e-6: no pixel is lost to a rounding error
         spare = max(0, small[0] - columns)
         left, top = int(spare * (torch.rand(()).item() if self.train else 0.5)), small[1] - rows
         box = (left, top, left + columns, top + rows)
-        cropped = [p.resize(small, Image.Resampling.BICUBIC).crop(box) for p in pictures]
+        cropped = [p.resize(small, Image.Resampling.BICUBIC).crop(box) for p in camera_images]
         images = torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) for p in cropped]).float()
         if self.train and self.distort:
-            # Upstream distorts before the first resize: the same to the eye, at six times the pixels.
+            # The public code distorts before the first resize, which looks the same and costs six times the pixels.
             images = torch.stack([distort_colors(image) for image in images])
         shrinks = self.final[0] < rows or self.final[1] < columns
         images = F.interpolate(images, self.final, mode="bilinear", align_corners=False, antialias=shrinks)
@@ -67,34 +76,42 @@ class CameraPipeline:
 
         first = np.array([[small[0] / width, 0, -left], [0, small[1] / height, -top], [0, 0, 1]])
         second = np.diag([self.final[1] / columns, self.final[0] / rows, 1.0])
-        padded = np.tile(np.eye(4), (len(pictures), 1, 1))
+        padded = np.tile(np.eye(4), (len(camera_images), 1, 1))
         padded[:, :3, :3] = second @ first @ intrinsics
         return images, torch.from_numpy(padded)
 
 
 def distort_colors(image: Tensor) -> Tensor:
-    """Photometric distortion of a picture (3, H, W) in 0..255: brightness up to 32, contrast and saturation 0.5 to 1.5,
-    hue up to 18 degrees, order of the channels, each with probability 0.5 (Liu et al. 2016, "SSD", as mmdetection).
+    """Photometric distortion (Liu et al. 2016, "SSD", as in mmdetection).
+
+    Brightness up to 32, contrast and saturation 0.5 to 1.5, hue up to 18 degrees, order of the channels, each with
+    probability 0.5.
+
+    Args:
+        image: `(3, H, W)`, values 0..255.
+
+    Returns:
+        `(3, H, W)`, values 0..255.
     """
 
-    def half() -> bool:
+    def coin() -> bool:
         return bool(torch.rand(()) < 0.5)
 
     def draw(low: float, high: float) -> float:
         return low + (high - low) * torch.rand(()).item()
 
-    if half():
+    if coin():
         image = image + draw(-32, 32)
-    first = half()
-    if first and half():
+    contrast_first = coin()
+    if contrast_first and coin():
         image = image * draw(0.5, 1.5)
-    if half():
-        value = image.amax(0, keepdim=True)  # HSV saturation, without the way through HSV
+    if coin():
+        value = image.amax(0, keepdim=True)  # scales HSV saturation without converting to HSV
         image = value - (value - image) * draw(0.5, 1.5)
-    if half():
+    if coin():
         image = tv.adjust_hue(image.clamp(0, 255) / 255, draw(-18, 18) / 360) * 255
-    if not first and half():
+    if not contrast_first and coin():
         image = image * draw(0.5, 1.5)
-    if half():
+    if coin():
         image = image[torch.randperm(3)]
     return image.clamp(0, 255)
