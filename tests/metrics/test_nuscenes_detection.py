@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from kd_runner.errors import ConfigError
 from kd_runner.metrics.nuscenes_detection import ERRORS, NuScenesDetection
 
 NUSCENES = {
@@ -195,9 +194,9 @@ def test_only_the_best_boxes_of_a_sample_count() -> None:
 
 
 def test_misspelt_arguments_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"'trunk' is not among class_names\. Did you mean 'truck'"):
+    with pytest.raises(ValueError, match=r"'trunk' is not among class_names\. Did you mean 'truck'"):
         NuScenesDetection(["car", "truck"], {"trunk": 50.0})
-    with pytest.raises(ConfigError, match="tp_threshold=3"):
+    with pytest.raises(ValueError, match="tp_threshold=3"):
         one_class(tp_threshold=3.0)
-    with pytest.raises(ConfigError, match="needs attributes"):
+    with pytest.raises(ValueError, match="needs attributes"):
         feed(one_class(errors=ERRORS), boxes((0, 0)), [0.5], boxes((0, 0)))

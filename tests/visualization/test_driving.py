@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from kd_runner.geometry.boxes3d import corners
-from kd_runner.visualization.driving import _BOX_COLOURS, _LINE_COLOURS, DrivingFigure, View, stack
+from kd_runner.visualization.driving import _BOX_COLORS, _LINE_COLORS, DrivingFigure, View, stack
 
 SIDE, TOP = 120, 24  # of a view; rows of its caption and the gap
 
@@ -25,7 +25,7 @@ def near(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
 
 def test_right_is_right_and_ahead_is_up() -> None:
     picture = figure().draw([view([[15, 20, 0, 4, 2, 1.5, 0.0]])])[TOP : TOP + SIDE]
-    rows, columns = near(picture, _BOX_COLOURS[0]).T
+    rows, columns = near(picture, _BOX_COLORS[0]).T
     scale = SIDE / 60
     assert abs(rows.mean() - (30 - 20) * scale) < 1
     assert abs(columns.min() - (30 + 13) * scale) <= 2
@@ -35,12 +35,12 @@ def test_right_is_right_and_ahead_is_up() -> None:
 def test_views_stand_side_by_side_with_their_own_boxes() -> None:
     picture = figure().draw([view([[0, 10, 0, 4, 2, 1.5, 0]]), view([[0, 10, 0, 4, 2, 1.5, 0]], label=1)])
     picture = picture[TOP : TOP + SIDE]
-    assert near(picture, _BOX_COLOURS[0])[:, 1].max() < SIDE < near(picture, _BOX_COLOURS[1])[:, 1].min()
+    assert near(picture, _BOX_COLORS[0])[:, 1].max() < SIDE < near(picture, _BOX_COLORS[1])[:, 1].min()
 
 
 def test_a_line_goes_from_end_to_end() -> None:
     lines = np.array([[[-20.0, -10], [0, -10], [20, -10]]])
-    found = near(figure().draw([view(lines=lines, line_labels=np.array([0]))])[TOP : TOP + SIDE], _LINE_COLOURS[0])
+    found = near(figure().draw([view(lines=lines, line_labels=np.array([0]))])[TOP : TOP + SIDE], _LINE_COLORS[0])
     assert abs(found[:, 0] - 80).max() <= 2 and np.ptp(found[:, 1]) > 75
 
 
@@ -66,7 +66,7 @@ def test_boxes_are_drawn_where_a_camera_sees_them() -> None:
         picture = figure(order=order).draw(
             [view([[0, 12, 0, 4, 4, 2, 0]])], images=images, lidar2img=np.stack([ahead, back])
         )
-        found = near(picture[TOP : TOP + 20], _BOX_COLOURS[0])
+        found = near(picture[TOP : TOP + 20], _BOX_COLORS[0])
         assert len(found) and abs(found[:, 1].mean() - left - 20) < 1 and abs(found[:, 0].mean() - 10) < 2
 
 

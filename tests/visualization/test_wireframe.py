@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kd_runner.geometry.boxes3d import corners
-from kd_runner.visualization.wireframe import EDGES, FLOOR, FRONT, seen, steps
+from kd_runner.visualization.wireframe import EDGES, FLOOR, FRONT, polyline_edges, visible_edges
 
 LOOKING_AHEAD = np.array([[50.0, 50, 0, 0], [0, 50, -100, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # 100 x 100, along y
 
@@ -33,14 +33,16 @@ def test_edges_are_the_twelve_of_a_box() -> None:
 
 def test_edges_in_view_are_projected_as_they_are() -> None:
     edges = np.array([[[0.0, 10, 0.0], [2, 10, 2.5]]])
-    pixels, which = seen(edges, np.array([[50.0, 50, 0, 0], [0, 50, -50, 0], [0, 1, 0, 0], [0, 0, 0, 1]]), 100, 100)
+    pixels, which = visible_edges(
+        edges, np.array([[50.0, 50, 0, 0], [0, 50, -50, 0], [0, 1, 0, 0], [0, 0, 0, 1]]), 100, 100
+    )
     assert np.allclose(pixels, [[[50, 50], [60, 37.5]]]) and which.tolist() == [0]
 
 
 def test_what_is_behind_or_beside_is_left_out() -> None:
     edges = np.array([[[0.0, -5, 0], [1, -9, 0]], [[30.0, 5, 0], [40, 6, 0]], [[0.0, 5, 0], [0, 6, 0]]])
-    assert seen(edges, LOOKING_AHEAD, 100, 100)[1].tolist() == [2]
-    pixels, which = seen(edges[:0], LOOKING_AHEAD, 100, 100)
+    assert visible_edges(edges, LOOKING_AHEAD, 100, 100)[1].tolist() == [2]
+    pixels, which = visible_edges(edges[:0], LOOKING_AHEAD, 100, 100)
     assert pixels.shape == (0, 2, 2) and which.shape == (0,)
 
 
@@ -48,7 +50,7 @@ def test_cut_edges_lie_on_the_old_ones_within_the_image() -> None:
     """Each end is a point of the uncut edge; inside the border; nothing that is visible is lost."""
     random = np.random.default_rng(0)
     edges = random.uniform(-20, 20, (200, 2, 3))
-    pixels, which = seen(edges, LOOKING_AHEAD, 100, 100)
+    pixels, which = visible_edges(edges, LOOKING_AHEAD, 100, 100)
     assert (pixels >= -1e-6).all() and (pixels <= 100 + 1e-6).all()
     for share in np.linspace(0, 1, 41):
         points = (edges[:, 0] * (1 - share) + edges[:, 1] * share) @ LOOKING_AHEAD[:3, :3].T
@@ -63,5 +65,5 @@ def test_cut_edges_lie_on_the_old_ones_within_the_image() -> None:
 
 def test_steps_go_line_by_line() -> None:
     lines = np.arange(12.0).reshape(2, 3, 2)
-    assert steps(lines).tolist() == [[[0, 1], [2, 3]], [[2, 3], [4, 5]], [[6, 7], [8, 9]], [[8, 9], [10, 11]]]
-    assert steps(np.zeros((0, 3, 2))).shape == (0, 2, 2)
+    assert polyline_edges(lines).tolist() == [[[0, 1], [2, 3]], [[2, 3], [4, 5]], [[6, 7], [8, 9]], [[8, 9], [10, 11]]]
+    assert polyline_edges(np.zeros((0, 3, 2))).shape == (0, 2, 2)

@@ -72,23 +72,25 @@ class DetectionVisualizer(ScheduledVisualizer):
     def draw(self, module: Distiller, data: Any) -> np.ndarray:
         """(rows, columns, 3) uint8."""
         chosen = range(len(data.val))[:: max(1, len(data.val) // self.num_samples)][: self.num_samples]
-        batch = module.transfer_batch_to_device(default_collate([data.val[at] for at in chosen]), module.device, 0)
+        batch = module.transfer_batch_to_device(default_collate([data.val[i] for i in chosen]), module.device, 0)
         truth = {role: self._of_batch(batch, key) for role, key in self.keys.items()}
-        found = self.found(module, batch, self.features.values())
-        return stack([self._figure(at, truth, found) for at in range(len(chosen))])
+        predictions = self.found(module, batch, self.features.values())
+        return stack([self._figure(i, truth, predictions) for i in range(len(chosen))])
 
-    def _figure(self, at: int, truth: Mapping[str, Tensor], found: Mapping[str, Mapping[str, Tensor]]) -> np.ndarray:
-        views = [self._view("truth", {role: _array(value[at]) for role, value in truth.items()})]
-        for name, features in found.items():
+    def _figure(
+        self, i: int, truth: Mapping[str, Tensor], predictions: Mapping[str, Mapping[str, Tensor]]
+    ) -> np.ndarray:
+        views = [self._view("truth", {role: _array(value[i]) for role, value in truth.items()})]
+        for name, features in predictions.items():
             views.append(
-                self._view(name, {role: _array(features[feature][at]) for role, feature in self.features.items()})
+                self._view(name, {role: _array(features[feature][i]) for role, feature in self.features.items()})
             )
         images = matrices = points = None
         if self.cameras:
-            images = (_array(to_pixels(truth["images"][at].float())) * 255).round().astype(np.uint8)
-            images, matrices = images.transpose(0, 2, 3, 1), _array(truth["lidar2img"][at])
+            images = (_array(to_pixels(truth["images"][i].float())) * 255).round().astype(np.uint8)
+            images, matrices = images.transpose(0, 2, 3, 1), _array(truth["lidar2img"][i])
         if self.points:
-            points = _array(truth["points"][at, : int(truth["num_points"][at])])
+            points = _array(truth["points"][i, : int(truth["num_points"][i])])
         return self.figure.draw(views, images, matrices, points)
 
     def _view(self, name: str, values: Mapping[str, np.ndarray]) -> View:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kd_runner.data.nuscenes.attributes import usual_attributes
 from kd_runner.data.nuscenes.taxonomy import ATTRIBUTES, CLASSES
-from kd_runner.errors import ConfigError, nearest
+from kd_runner.errors import nearest
 from kd_runner.geometry.boxes3d import transform
 from kd_runner.metrics.nuscenes_benchmark import RANGES
 from kd_runner.runtime import files
@@ -28,7 +28,7 @@ class NuScenesSubmission:
         max_boxes: best boxes of a sample that are kept.
 
     Raises:
-        ConfigError: nuScenes has no such class.
+        ValueError: nuScenes has no such class.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class NuScenesSubmission:
     ):
         for name in class_names:
             if name not in CLASSES:
-                raise ConfigError(f"data.classes: nuScenes has no class {name!r}.{nearest(name, CLASSES)}")
+                raise ValueError(f"class_names: nuScenes has no class {name!r}.{nearest(name, CLASSES)}")
         ranges = RANGES if class_ranges is None else class_ranges
         self.tokens, self.class_names, self.max_boxes = list(tokens), list(class_names), max_boxes
         self.reach = torch.tensor([float(ranges.get(name, 0.0)) for name in class_names] + [0.0], dtype=torch.float64)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from kd_runner.errors import ConfigError, nearest
+from kd_runner.errors import nearest
 
 Array = NDArray[Any]
 
@@ -36,7 +36,7 @@ class NuScenesDetection(Metric):
     A prediction matches the nearest free object of its class if that is closer than a threshold, best scores first.
     AP is the mean precision at recalls above `min_recall`, less `min_precision` and rescaled. Errors are those of
     matches at `tp_threshold`, averaged over recalls from `min_recall` to the highest reached: ATE in m; ASE, 1 - IoU of
-    the sizes; AOE in radians; AVE in m/s; AAE, the share of wrong attributes.
+    the sizes; AOE in radians; AVE in m/s; AAE, the fraction of wrong attributes.
     NDS = (5 mAP + sum of max(0, 1 - error)) / (5 + number of errors). A class that is nowhere counts AP 0 and error 1,
     as in the devkit.
 
@@ -83,12 +83,12 @@ class NuScenesDetection(Metric):
         self.undefined = {name: set(kinds) for name, kinds in (undefined or {}).items()}
         for name in [*self.class_ranges, *self.undefined, *half_turn]:
             if name not in self.class_names:
-                raise ConfigError(f"metric: {name!r} is not among class_names.{nearest(name, self.class_names)}")
+                raise ValueError(f"{name!r} is not among class_names.{nearest(name, self.class_names)}")
         for error in [*errors, *(e for kinds in self.undefined.values() for e in kinds)]:
             if error not in ERRORS:
-                raise ConfigError(f"metric: there is no error {error!r}.{nearest(error, ERRORS)}")
+                raise ValueError(f"errors: there is no {error!r}.{nearest(error, ERRORS)}")
         if tp_threshold not in thresholds:
-            raise ConfigError(f"metric: tp_threshold={tp_threshold} is not among thresholds={list(thresholds)}")
+            raise ValueError(f"tp_threshold={tp_threshold} is not among thresholds={list(thresholds)}")
         self.round_range, self.filter_predictions = round_range, filter_predictions
         self.thresholds, self.tp_threshold, self.errors = list(thresholds), tp_threshold, list(errors)
         self.half_turn, self.max_boxes = set(half_turn), max_boxes
@@ -118,7 +118,7 @@ class NuScenesDetection(Metric):
             attributes, gt_attributes: numbers (B, Q), (B, M), -1 for none; needed for the error `aae` alone.
         """
         if "aae" in self.errors and (attributes is None or gt_attributes is None):
-            raise ConfigError("metric: errors has 'aae', which needs attributes and gt_attributes among the inputs")
+            raise ValueError("errors has 'aae', which needs attributes and gt_attributes among the inputs")
         self.predictions.append(_rows(boxes, scores, labels, labels >= 0, index, attributes))
         self.objects.append(_rows(gt_boxes, torch.zeros_like(gt_labels), gt_labels, gt_mask, index, gt_attributes))
 
@@ -129,12 +129,12 @@ class NuScenesDetection(Metric):
         aps, errors = {}, {}
         for name, reach in self.class_ranges.items():
             label = self.class_names.index(name)
-            found = predictions[predictions[:, _CLASS] == label]
+            predicted = predictions[predictions[:, _CLASS] == label]
             true = objects[objects[:, _CLASS] == label]
             true = true[self._in_range(true, reach)]
             if self.filter_predictions:
-                found = found[self._in_range(found, reach)]
-            aps[name], errors[name] = self._measure(name, found, true)
+                predicted = predicted[self._in_range(predicted, reach)]
+            aps[name], errors[name] = self._measure(name, predicted, true)
         mean_ap = float(np.mean(list(aps.values())))
         means = {error: _nanmean([errors[name][error] for name in errors]) for error in self.errors}
         score = (5 * mean_ap + sum(max(0.0, 1 - mean) for mean in means.values())) / (5 + len(means))
@@ -147,21 +147,21 @@ class NuScenesDetection(Metric):
         x, y = rows[:, _BOX][:, :2].T
         return np.hypot(x, y) <= reach if self.round_range else np.maximum(np.abs(x), np.abs(y)) <= reach
 
-    def _measure(self, name: str, found: Array, true: Array) -> tuple[float, dict[str, float]]:
+    def _measure(self, name: str, predicted: Array, true: Array) -> tuple[float, dict[str, float]]:
         """AP of a class, and its errors."""
         # As the devkit orders: highest scores first; of equal ones the later.
-        found = found[np.lexsort((np.arange(len(found)), found[:, _SCORE]))[::-1]]
-        matches = match(found, true, self.thresholds)
+        predicted = predicted[np.lexsort((np.arange(len(predicted)), predicted[:, _SCORE]))[::-1]]
+        matches = match(predicted, true, self.thresholds)
         aps = [self._average_precision(row >= 0, len(true)) for row in matches]
         row = matches[self.thresholds.index(self.tp_threshold)]
         hit = row >= 0
-        a, b = found[hit], true[row[hit]]
+        a, b = predicted[hit], true[row[hit]]
         period = np.pi if name in self.half_turn else 2 * np.pi
         values = {error: box_errors(error, a, b, period) for error in self.errors}
         means = {
             error: float("nan")
             if error in self.undefined.get(name, ())
-            else self._mean_error(value, found, hit, len(true))
+            else self._mean_error(value, predicted, hit, len(true))
             for error, value in values.items()
         }
         return float(np.mean(aps)), means
@@ -174,12 +174,12 @@ class NuScenesDetection(Metric):
         above = precision[round(100 * self.min_recall) + 1 :] - self.min_precision
         return float(np.clip(above, 0, None).mean()) / (1 - self.min_precision)
 
-    def _mean_error(self, values: Array, found: Array, hit: Array, count: int) -> float:
+    def _mean_error(self, values: Array, predicted: Array, hit: Array, count: int) -> float:
         """Running mean of an error over matches, read at 101 recalls by way of the score, then averaged."""
         if not hit.any():
             return 1.0
         recall = np.cumsum(hit) / count
-        score = np.interp(_RECALLS, recall, found[:, _SCORE], right=0)
+        score = np.interp(_RECALLS, recall, predicted[:, _SCORE], right=0)
         reached = np.flatnonzero(score)
         first, last = round(100 * self.min_recall) + 1, reached[-1] if len(reached) else 0
         if last < first:
@@ -187,43 +187,43 @@ class NuScenesDetection(Metric):
         known = ~np.isnan(values)
         running = np.cumsum(np.where(known, values, 0)) / np.maximum(np.cumsum(known), 1)
         running = running if known.any() else np.ones_like(running)
-        at_recall = np.interp(score[::-1], found[hit, _SCORE][::-1], running[::-1])[::-1]
+        at_recall = np.interp(score[::-1], predicted[hit, _SCORE][::-1], running[::-1])[::-1]
         return float(at_recall[first : last + 1].mean())
 
 
-def match(found: Array, true: Array, thresholds: Sequence[float]) -> Array:
+def match(predicted: Array, true: Array, thresholds: Sequence[float]) -> Array:
     """For each threshold and each prediction, the object it takes, or -1: (T, P).
 
     Predictions must be in the order in which they choose. Samples do not touch one another, so the n-th predictions of
     all samples choose at once.
     """
-    matches = np.full((len(thresholds), len(found)), -1)
-    if not len(found) or not len(true):
+    matches = np.full((len(thresholds), len(predicted)), -1)
+    if not len(predicted) or not len(true):
         return matches
-    samples = np.unique(np.concatenate([found[:, _SAMPLE], true[:, _SAMPLE]]))
-    rows, columns = (np.searchsorted(samples, which[:, _SAMPLE]) for which in (found, true))
-    turn, place = _turns(rows), _turns(columns)
-    table = np.full((len(samples), place.max() + 1), -1)
-    table[columns, place] = np.arange(len(true))
+    samples = np.unique(np.concatenate([predicted[:, _SAMPLE], true[:, _SAMPLE]]))
+    rows, columns = (np.searchsorted(samples, which[:, _SAMPLE]) for which in (predicted, true))
+    turn, slot = _turns(rows), _turns(columns)
+    table = np.full((len(samples), slot.max() + 1), -1)
+    table[columns, slot] = np.arange(len(true))
     centers = np.append(true[:, _BOX][:, :2], [[np.inf, np.inf]], 0)[table]
     free = np.broadcast_to(table >= 0, (len(thresholds), *table.shape)).copy()
     limits = np.array(thresholds)[:, None]
     for number in range(turn.max() + 1):
         now = np.flatnonzero(turn == number)
-        at = rows[now]
-        gap = np.hypot(*np.moveaxis(centers[at] - found[now][:, _BOX][:, None, :2], -1, 0))
-        gap = np.where(free[:, at], gap, np.inf)
+        sample = rows[now]
+        gap = np.hypot(*np.moveaxis(centers[sample] - predicted[now][:, _BOX][:, None, :2], -1, 0))
+        gap = np.where(free[:, sample], gap, np.inf)
         nearest_one = gap.argmin(-1)
         taken = np.take_along_axis(gap, nearest_one[..., None], -1)[..., 0] < limits
         kind, which = np.nonzero(taken)
-        matches[kind, now[which]] = table[at[which], nearest_one[kind, which]]
-        free[kind, at[which], nearest_one[kind, which]] = False
+        matches[kind, now[which]] = table[sample[which], nearest_one[kind, which]]
+        free[kind, sample[which], nearest_one[kind, which]] = False
     return matches
 
 
-def box_errors(error: str, found: Array, true: Array, period: float = 2 * np.pi) -> Array:
+def box_errors(error: str, predicted: Array, true: Array, period: float = 2 * np.pi) -> Array:
     """One of ERRORS between n pairs of rows (n, 13); headings are compared modulo `period` radians."""
-    a, b = found[:, _BOX], true[:, _BOX]
+    a, b = predicted[:, _BOX], true[:, _BOX]
     if error == "ate":
         return np.hypot(*(a - b)[:, :2].T)
     if error == "ase":
@@ -233,7 +233,7 @@ def box_errors(error: str, found: Array, true: Array, period: float = 2 * np.pi)
         return np.abs((a[:, 6] - b[:, 6] + period / 2) % period - period / 2)
     if error == "ave":
         return np.hypot(*(a - b)[:, 7:9].T)
-    wrong = (found[:, _ATTRIBUTE] != true[:, _ATTRIBUTE]).astype(float)
+    wrong = (predicted[:, _ATTRIBUTE] != true[:, _ATTRIBUTE]).astype(float)
     return np.where(true[:, _ATTRIBUTE] < 0, np.nan, wrong)  # objects without an attribute are not asked for one
 
 

@@ -7,20 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from kd_runner.visualization.wireframe import EDGES, FLOOR, FRONT, Array, seen, steps
+from kd_runner.visualization.wireframe import EDGES, FLOOR, FRONT, Array, polyline_edges, visible_edges
 
 Ints = NDArray[np.integer]
 Color = tuple[int, int, int]
 
 # Strong on a photograph and on white; ten classes at most differ, then they repeat.
-_BOX_COLOURS: tuple[Color, ...] = (
+_BOX_COLORS: tuple[Color, ...] = (
     (228, 26, 28), (255, 127, 0), (152, 78, 163), (0, 150, 240), (214, 190, 0),
     (0, 190, 190), (240, 60, 190), (20, 150, 60), (140, 90, 50), (90, 90, 220),
 )  # fmt: skip
-_LINE_COLOURS: tuple[Color, ...] = (
+_LINE_COLORS: tuple[Color, ...] = (
     (110, 160, 255), (40, 80, 200), (90, 30, 150), (60, 200, 90), (230, 130, 90), (200, 40, 80),
 )  # fmt: skip
-_INK, _GREY, _PALE = (40, 40, 40), (140, 140, 140), (205, 205, 205)
+_INK, _GRAY, _PALE = (40, 40, 40), (140, 140, 140), (205, 205, 205)
 _HEAT = np.array([[255, 255, 255], [255, 225, 130], [240, 110, 50], [150, 20, 70], [40, 0, 60]], float)
 _EGO = np.array([[-1.06, -2.45], [-1.06, 1.3], [0.0, 2.45], [1.06, 1.3], [1.06, -2.45]])  # meters, pointing ahead
 _FINE = 2  # drawn so many times as large, then averaged
@@ -88,17 +88,17 @@ class DrivingFigure:
             parts += [self._above(view, points)] + ([self._heat(view)] if heat else [])
             columns.append(_stack([_caption(view.name, self.side), *parts]))
         body = Image.new("RGB", (sum(c.width + _GAP for c in columns) - _GAP, columns[0].height), "white")
-        for at, column in enumerate(columns):
-            body.paste(column, (at * (self.side + _GAP), 0))
+        for i, column in enumerate(columns):
+            body.paste(column, (i * (self.side + _GAP), 0))
         return np.asarray(_stack([body, self._legend(body.width)]))
 
     def _cameras(self, view: View, images: NDArray[np.uint8], lidar2img: Array) -> Image.Image:
         width, height = self.camera_size
         order = range(len(images)) if self.order is None else self.order
         table = Image.new("RGB", (self.side, -(-len(order) // self.columns) * height), "white")
-        for place, number in enumerate(order):
+        for i, number in enumerate(order):
             picture = self._camera(view, images[number], lidar2img[number])
-            table.paste(picture, (place % self.columns * width, place // self.columns * height))
+            table.paste(picture, (i % self.columns * width, i // self.columns * height))
         return table
 
     def _camera(self, view: View, image: NDArray[np.uint8], matrix: Array) -> Image.Image:
@@ -108,13 +108,13 @@ class DrivingFigure:
         pen, scale = ImageDraw.Draw(fine), np.array(size) / [columns, rows]
         ground = np.full((*view.lines.shape[:2], 1), self.ground_z)
         lines = np.concatenate([view.lines[..., :2], ground], -1)
-        ends, which = seen(steps(lines), matrix, columns, rows)
+        ends, which = visible_edges(polyline_edges(lines), matrix, columns, rows)
         for pair, edge in zip((ends * scale).reshape(-1, 4), which):
-            pen.line(tuple(pair), _color(_LINE_COLOURS, view.line_labels[edge // (lines.shape[1] - 1)]), 2)
-        ends, which = seen(view.corners[:, EDGES].reshape(-1, 2, 3), matrix, columns, rows)
+            pen.line(tuple(pair), _color(_LINE_COLORS, view.line_labels[edge // (lines.shape[1] - 1)]), 2)
+        ends, which = visible_edges(view.corners[:, EDGES].reshape(-1, 2, 3), matrix, columns, rows)
         for pair, edge in zip((ends * scale).reshape(-1, 4), which):
             box, number = divmod(edge, len(EDGES))
-            pen.line(tuple(pair), _color(_BOX_COLOURS, view.labels[box]), 4 if FRONT[number] else 2)
+            pen.line(tuple(pair), _color(_BOX_COLORS, view.labels[box]), 4 if FRONT[number] else 2)
         pen.rectangle((0, 0, size[0] - 1, size[1] - 1), outline="white", width=2)
         return fine.reduce(_FINE)
 
@@ -138,15 +138,15 @@ class DrivingFigure:
             corners = self._pixels(np.array([[-radius, radius], [radius, -radius]]))
             pen.ellipse([*corners[0], *corners[1]], outline=_PALE, width=2)
             if radius < self.range_m:
-                place = self._pixels(np.array([radius, 0.0]))
-                pen.text((place[0] - 6, place[1]), f"{radius} m", _GREY, font=ImageFont.load_default(22), anchor="rm")
+                x, y = self._pixels(np.array([radius, 0.0]))
+                pen.text((x - 6, y), f"{radius} m", _GRAY, font=ImageFont.load_default(22), anchor="rm")
         for line, label in zip(self._pixels(view.lines[..., :2]), view.line_labels):
-            pen.line([tuple(place) for place in line], _color(_LINE_COLOURS, label), 4, joint="curve")
-        pen.polygon([tuple(place) for place in self._pixels(_EGO)], fill=(90, 90, 90))
+            pen.line([tuple(point) for point in line], _color(_LINE_COLORS, label), 4, joint="curve")
+        pen.polygon([tuple(point) for point in self._pixels(_EGO)], fill=(90, 90, 90))
         floors = view.corners[:, FLOOR, :2]
         for floor, label in zip(self._pixels(floors), view.labels):
-            color = _color(_BOX_COLOURS, label)
-            pen.polygon([tuple(place) for place in floor], outline=color, width=4)
+            color = _color(_BOX_COLORS, label)
+            pen.polygon([tuple(point) for point in floor], outline=color, width=4)
             # Heading: from the middle to beyond the front, a thing too small to have sides included.
             middle, front = floor.mean(0), floor[:2].mean(0)
             pen.line([*middle, *(front + 0.25 * (front - middle))], color, 4)
@@ -156,15 +156,15 @@ class DrivingFigure:
     def _heat(self, view: View) -> Image.Image:
         if view.heat is None:
             return Image.new("RGB", (self.side, self.side), "white")
-        at = view.heat.T[::-1].clip(0, 1) * (len(_HEAT) - 1)  # rows: y, the far end first; columns: x
-        pixels = np.stack([np.interp(at, range(len(_HEAT)), channel) for channel in _HEAT.T], -1).astype(np.uint8)
+        level = view.heat.T[::-1].clip(0, 1) * (len(_HEAT) - 1)  # rows: y, the far end first; columns: x
+        pixels = np.stack([np.interp(level, range(len(_HEAT)), channel) for channel in _HEAT.T], -1).astype(np.uint8)
         image = Image.fromarray(pixels).resize((self.side, self.side), Image.Resampling.NEAREST)
         ImageDraw.Draw(image).rectangle((0, 0, self.side - 1, self.side - 1), outline=_PALE)
         return image
 
     def _legend(self, width: int) -> Image.Image:
-        named = [(name, _color(_BOX_COLOURS, n), False) for n, name in enumerate(self.class_names)]
-        named += [(name, _color(_LINE_COLOURS, n), True) for n, name in enumerate(self.line_names)]
+        named = [(name, _color(_BOX_COLORS, n), False) for n, name in enumerate(self.class_names)]
+        named += [(name, _color(_LINE_COLORS, n), True) for n, name in enumerate(self.line_names)]
         font, places, left, top = ImageFont.load_default(_TEXT - 3), [], 4, 2
         for name, _, _ in named:
             wide = int(font.getlength(name)) + 34

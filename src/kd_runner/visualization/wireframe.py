@@ -12,7 +12,7 @@ FLOOR = np.array([4, 6, 2, 0])  # front right, front left, rear left, rear right
 _NEAR = 0.3  # meters before the camera
 
 
-def seen(edges: Array, matrix: Array, width: float, height: float) -> tuple[Array, NDArray[np.intp]]:
+def visible_edges(edges: Array, matrix: Array, width: float, height: float) -> tuple[Array, NDArray[np.intp]]:
     """Edges (N, 2, 3) through a projection (4, 4), cut off at the border of the image and in front of the camera.
 
     Returns pixels (M, 2, 2) as (column, row), and which of the N each came from (M,).
@@ -25,12 +25,12 @@ def seen(edges: Array, matrix: Array, width: float, height: float) -> tuple[Arra
         side = ends @ np.array(normal, float) - offset
         keep = (side > 0).any(1)
         ends, which, side = ends[keep], which[keep], side[keep]
-        share = side[:, :1] / np.where(side[:, :1] == side[:, 1:], 1, side[:, :1] - side[:, 1:])
-        crossing = ends[:, 0] + share * (ends[:, 1] - ends[:, 0])
+        fraction = side[:, :1] / np.where(side[:, :1] == side[:, 1:], 1, side[:, :1] - side[:, 1:])
+        crossing = ends[:, 0] + fraction * (ends[:, 1] - ends[:, 0])
         ends = np.where(side[..., None] > 0, ends, crossing[:, None])
     return ends[..., :2] / ends[..., 2:], which
 
 
-def steps(lines: Array) -> Array:
+def polyline_edges(lines: Array) -> Array:
     """Polylines (N, P, D) as edges (N * (P - 1), 2, D), line by line."""
     return np.stack([lines[:, :-1], lines[:, 1:]], 2).reshape(-1, 2, lines.shape[-1])

@@ -35,7 +35,7 @@ def test_lines_of_a_three_lane_road() -> None:
 
 def test_a_crossing_keeps_off_the_main_road() -> None:
     main = main_road(**BEND, curvature=-4e-3, gap=(20.0, 32.0), stop=None)
-    crossing = crossing_road(main, at=26.0, angle=np.pi / 2 - 0.2)
+    crossing = crossing_road(main, position=26.0, angle=np.pi / 2 - 0.2)
     s, d = main.coordinates(crossing.points(np.array(0.0), np.array(0.0)))
     assert (s, d) == pytest.approx((26.0, 0.0), abs=1e-6)
     for kind, points in crossing.map_lines():

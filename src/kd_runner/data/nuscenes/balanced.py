@@ -28,11 +28,11 @@ class ClassBalanced(Dataset[dict[str, Tensor]]):
         for index in range(len(dataset)):
             for label in dataset.labels(index):
                 frames.setdefault(label, []).append(index)
-        share = sum(map(len, frames.values())) // max(len(frames), 1)
+        per_class = sum(map(len, frames.values())) // max(len(frames), 1)
         generator = torch.Generator().manual_seed(seed)
         self.indices: list[int] = []
         for _, members in sorted(frames.items()):
-            drawn = torch.randint(len(members), (share,), generator=generator)
+            drawn = torch.randint(len(members), (per_class,), generator=generator)
             self.indices += [members[i] for i in drawn.tolist()]
 
     @property

@@ -71,11 +71,11 @@ def attribute_of(name: str, speed: float) -> str:
 
 def _numbers(ranges: str) -> frozenset[str]:
     """Scene names of "3 12-18 ..."."""
-    found = []
+    names = []
     for part in ranges.split():
         first, _, last = part.partition("-")
-        found += [f"scene-{number:04d}" for number in range(int(first), int(last or first) + 1)]
-    return frozenset(found)
+        names += [f"scene-{number:04d}" for number in range(int(first), int(last or first) + 1)]
+    return frozenset(names)
 
 
 _MINI = {

@@ -41,17 +41,17 @@ def convert(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     fused = next((name for name in tensors if name.startswith(FUSION)), None)
     if fused:
         raise ValueError(f"{fused}: a lidar-camera checkpoint, whose head expects fused maps; take a lidar-only one")
-    ours = {}
+    converted = {}
     for foreign, tensor in tensors.items():
         name = _rename(foreign.removeprefix("module."))
         if name.startswith(PARTS):
-            ours[name] = tensor
-    if FIRST_KERNEL not in ours or FIRST_NORM not in ours:
+            converted[name] = tensor
+    if FIRST_KERNEL not in converted or FIRST_NORM not in converted:
         raise ValueError(f"no lidar-only BEVFusion: {FIRST_KERNEL} and {FIRST_NORM} are missing")
-    axes = LAYOUTS[kernel_layout(ours[FIRST_KERNEL], len(ours[FIRST_NORM]))]
+    axes = LAYOUTS[kernel_layout(converted[FIRST_KERNEL], len(converted[FIRST_NORM]))]
     return {
         name: tensor.permute(axes).contiguous() if name.startswith(PARTS[0]) and tensor.ndim == 5 else tensor
-        for name, tensor in ours.items()
+        for name, tensor in converted.items()
     }
 
 
@@ -76,9 +76,9 @@ def kernel_layout(kernel: Tensor, out_channels: int) -> str:
 
 
 def _rename(name: str) -> str:
-    for theirs, ours in MIT_PARTS.items():
-        if name.startswith(theirs):
-            name = ours + name.removeprefix(theirs)
+    for foreign, own in MIT_PARTS.items():
+        if name.startswith(foreign):
+            name = own + name.removeprefix(foreign)
     head, layer, rest = re.match(r"(bbox_head\.decoder\.)?(\d+\.)?(.*)", name).groups("")  # type: ignore[union-attr]
     if not (head and layer):
         return name

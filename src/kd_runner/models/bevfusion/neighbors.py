@@ -43,12 +43,12 @@ def submanifold_pairs(indices: Tensor, shape: Triple) -> Pairs:
         target = keys + (dx * stride_x + dy * stride_y - 1)
         row = torch.searchsorted(keys, target)
         for dz in (-1, 0, 1):
-            found = searched[row] == target + (dz + 1)
-            here, there = found.nonzero()[:, 0], row[found]
+            match = searched[row] == target + (dz + 1)
+            here, there = match.nonzero()[:, 0], row[match]
             offset = (dx + 1) * 9 + (dy + 1) * 3 + dz + 1
             inputs[offset], outputs[offset] = there, here
             inputs[26 - offset], outputs[26 - offset] = here, there
-            row = row + found
+            row = row + match
     return Pairs(inputs, outputs, indices)
 
 

@@ -43,16 +43,16 @@ def remap(student: nn.Module, teacher_state: Mapping[str, Tensor], pieces: Piece
         ValueError: pieces that do not add up to the dimension.
     """
     report, filled = Remapped(), {}
-    for name, ours in student.state_dict().items():
-        theirs = teacher_state.get(name)
-        if theirs is None or theirs.ndim != ours.ndim or any(o > t for o, t in zip(ours.shape, theirs.shape)):
+    for name, target in student.state_dict().items():
+        source = teacher_state.get(name)
+        if source is None or source.ndim != target.ndim or any(o > t for o, t in zip(target.shape, source.shape)):
             report.kept.append(name)
             continue
-        (report.copied if theirs.shape == ours.shape else report.cut).append(name)
-        for dimension in range(ours.ndim):
-            rows = _rows(name, dimension, ours.shape[dimension], theirs.shape[dimension], pieces or {})
-            theirs = theirs.index_select(dimension, rows.to(theirs.device))
-        filled[name] = theirs
+        (report.copied if source.shape == target.shape else report.cut).append(name)
+        for dimension in range(target.ndim):
+            rows = _rows(name, dimension, target.shape[dimension], source.shape[dimension], pieces or {})
+            source = source.index_select(dimension, rows.to(source.device))
+        filled[name] = source
     student.load_state_dict(filled, strict=False)
     return report
 
@@ -69,14 +69,16 @@ def fpn_pieces(student: BEVFusionLidar, teacher: BEVFusionLidar) -> Pieces:
     return {("bbox_head.shared_conv.weight", 1): widths}
 
 
-def _rows(name: str, dimension: int, ours: int, theirs: int, pieces: Pieces) -> Tensor:
-    narrow, wide = [ours], [theirs]
+def _rows(name: str, dimension: int, target: int, source: int, pieces: Pieces) -> Tensor:
+    narrow, wide = [target], [source]
     if "in_proj" in name and dimension == 0:
-        narrow, wide = [ours // 3] * 3, [theirs // 3] * 3
+        narrow, wide = [target // 3] * 3, [source // 3] * 3
     for (part, where), widths in pieces.items():
         if part in name and where == dimension:
             narrow, wide = list(widths[0]), list(widths[1])
-    if sum(narrow) != ours or sum(wide) != theirs or any(n > w for n, w in zip(narrow, wide, strict=True)):
-        raise ValueError(f"pieces of {name}, dimension {dimension}: {narrow} of {wide} for {ours} of {theirs} channels")
+    if sum(narrow) != target or sum(wide) != source or any(n > w for n, w in zip(narrow, wide, strict=True)):
+        raise ValueError(
+            f"pieces of {name}, dimension {dimension}: {narrow} of {wide} for {target} of {source} channels"
+        )
     starts = torch.tensor([0, *wide[:-1]]).cumsum(0).tolist()
     return torch.cat([torch.arange(start, start + width) for start, width in zip(starts, narrow)])

@@ -1,4 +1,4 @@
-"""Hard voxelisation with the mean of each voxel's points (Zhou and Tuzel 2018, arXiv 1711.06396, section 2.1.1)."""
+"""Hard voxelization with the mean of each voxel's points (Zhou and Tuzel 2018, arXiv 1711.06396, section 2.1.1)."""
 
 import warnings
 from collections.abc import Sequence

@@ -80,10 +80,10 @@ def cast(rays: Array, centers: Array, yaws: Array, sizes: Array) -> Hits:
         one, other = (-half[:, axis] - start[:, axis]) / ray, (half[:, axis] - start[:, axis]) / ray
         enter, leave = np.maximum(enter, np.minimum(one, other)), np.minimum(leave, np.maximum(one, other))
     row, pair = np.nonzero((enter < leave) & (enter > _NEAR))
-    met, place = enter[row, pair], row * azimuths + column[pair]
-    np.minimum.at(distances, place, met)
-    nearest = met == distances[place]
-    first[place[nearest]] = box[pair[nearest]]
+    met, index = enter[row, pair], row * azimuths + column[pair]
+    np.minimum.at(distances, index, met)
+    nearest = met == distances[index]
+    first[index[nearest]] = box[pair[nearest]]
     return Hits(distances, first, np.bincount(box[pair], minlength=len(sizes)))
 
 
@@ -120,8 +120,8 @@ def scan(scene: Scene, frame: int, lidar: Lidar, random: np.random.Generator) ->
     gray[on_ground] = _ground(scene, exact[on_ground] @ lidar2world[:3, :3].T + lidar2world[:3, 3])
     for number in np.unique(boxes[boxes >= 0]):
         on = boxes == number
-        place = _in_box_frame(exact[on] - centers[number], yaws[[number]]) / (sizes[number] / 2)
-        gray[on] = surfaces.paint(names[number], place, sizes[number], colors[number]).mean(1)
+        local = _in_box_frame(exact[on] - centers[number], yaws[[number]]) / (sizes[number] / 2)
+        gray[on] = surfaces.paint(names[number], local, sizes[number], colors[number]).mean(1)
     noisy = rays * (distances + lidar.range_noise * random.standard_normal(len(keep)))[:, None]
     intensity = np.clip(255 * gray * random.uniform(0.85, 1.15, len(keep)), 0, 255).round()
     points = np.column_stack([noisy, intensity, keep // lidar.azimuths]).astype(np.float32)

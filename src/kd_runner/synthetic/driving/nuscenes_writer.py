@@ -192,8 +192,8 @@ class _SceneRows:
             path = f"{'samples' if is_key else 'sweeps'}/LIDAR_TOP/{self.name}__LIDAR_TOP__{self.times[n]}.pcd.bin"
             self.scans[n].points.tofile(folder / path)
             pose = self.scene.ego2world[n]
-            place = {"rotation": _quaternion(pose), "translation": pose[:3, 3].tolist()}
-            tables["ego_pose"].append({"token": tick, "timestamp": self.times[n], **place})
+            world_pose = {"rotation": _quaternion(pose), "translation": pose[:3, 3].tolist()}
+            tables["ego_pose"].append({"token": tick, "timestamp": self.times[n], **world_pose})
             nearest = min(self.keys, key=lambda key: abs(self.times[key] - self.times[n]))
             tables["sample_data"].append({
                 "token": tick,

@@ -43,9 +43,9 @@ def render(
             turn = _hit(boxes, frame, number, ego2world, camera, directions[rows, columns], depth[rows, columns])
             if turn is None:
                 continue
-            mask, distance, place, heading = turn
-            color = surfaces.paint(boxes.surfaces[number], place, boxes.sizes[number], boxes.colors[number])
-            rgb[rows, columns][mask] = color * _shade(place, heading, sun)[:, None]
+            mask, distance, local, heading = turn
+            color = surfaces.paint(boxes.surfaces[number], local, boxes.sizes[number], boxes.colors[number])
+            rgb[rows, columns][mask] = color * _shade(local, heading, sun)[:, None]
             depth[rows, columns][mask] = distance
             ids[rows, columns][mask] = number if named else NOTHING
     return Picture(_air(rgb, depth, scene.weather, random), ids, depth)
@@ -140,10 +140,10 @@ def _hit(
     return mask, distance, (start + rays[mask] * distance[:, None]) / half, heading
 
 
-def _shade(place: Array, heading: float, sun: Array) -> Array:
+def _shade(local: Array, heading: float, sun: Array) -> Array:
     """How bright a face is (n,): the top is lit in full, sides by the way they face."""
-    axis = np.abs(place).argmax(1)
-    sign = np.sign(place[np.arange(len(place)), axis])
+    axis = np.abs(local).argmax(1)
+    sign = np.sign(local[np.arange(len(local)), axis])
     c, v = np.cos(heading), np.sin(heading)
     towards = np.array([[c, v], [-v, c]]) @ sun
     side = 0.72 + 0.23 * sign * towards[np.minimum(axis, 1)]
@@ -152,8 +152,8 @@ def _shade(place: Array, heading: float, sun: Array) -> Array:
 
 def _air(rgb: Array, depth: Array, weather: Weather, random: np.random.Generator) -> NDArray[np.uint8]:
     """Haze, brightness and noise."""
-    share = np.where(np.isfinite(depth), 1 - np.exp(-weather.haze * depth), 0.0)[..., None].astype(np.float32)
+    fraction = np.where(np.isfinite(depth), 1 - np.exp(-weather.haze * depth), 0.0)[..., None].astype(np.float32)
     pale = 0.75 * np.array(weather.sky, np.float32) + 0.25
-    lit = (rgb + share * (pale - rgb)) * np.float32(255 * weather.brightness)
+    lit = (rgb + fraction * (pale - rgb)) * np.float32(255 * weather.brightness)
     noise = random.standard_normal(rgb.shape, np.float32) * np.float32(weather.noise)
     return np.clip(lit + noise + 0.5, 0, 255).astype(np.uint8)

@@ -79,21 +79,21 @@ class Road:
 
     def map_lines(self) -> list[tuple[str, Array]]:
         """(type, points (n, 3)) of every line, in the direction of s."""
-        found = []
+        result = []
         for line in self.lines:
             s = np.linspace(line.start, line.end, max(2, round((line.end - line.start) / POINT_STEP) + 1))
             flat = self.points(s, np.full_like(s, line.offset))
-            found.append((line.kind, np.concatenate([flat, np.zeros((len(s), 1))], 1)))
-        return found
+            result.append((line.kind, np.concatenate([flat, np.zeros((len(s), 1))], 1)))
+        return result
 
     def map_volumes(self) -> list[tuple[str, Array]]:
         """(type, corners (4, 3)) of every volume."""
-        found = []
+        result = []
         for volume in self.volumes:
             s = np.array([volume.end, volume.start, volume.start, volume.end])
             d = np.array([volume.left, volume.left, volume.right, volume.right])
-            found.append((volume.kind, np.concatenate([self.points(s, d), np.zeros((4, 1))], 1)))
-        return found
+            result.append((volume.kind, np.concatenate([self.points(s, d), np.zeros((4, 1))], 1)))
+        return result
 
 
 def main_road(
@@ -130,13 +130,13 @@ def main_road(
     return Road(origin, heading, curvature, -reach, reach, *kerbs, tuple(lines), volumes)
 
 
-def crossing_road(main: Road, *, at: float, angle: float, reach: float = 70.0) -> Road:
-    """A straight road of one lane each way over `main` at its s = `at`, turned by `angle` radians to its heading.
+def crossing_road(main: Road, *, position: float, angle: float, reach: float = 70.0) -> Road:
+    """A straight road of one lane each way over `main` at its s = `position`, turned by `angle` radians to its heading.
 
     Its lines begin beyond the kerbs of the main road.
     """
-    origin = main.points(np.array(at), np.array(0.0))
-    heading = float(main.headings(np.array(at))) + angle
+    origin = main.points(np.array(position), np.array(0.0))
+    heading = float(main.headings(np.array(position))) + angle
     near_right, near_left = main.right / np.sin(angle) - 2.0, main.left / np.sin(angle) + 2.0
     pieces = [(-reach, near_right), (near_left, reach)]
     lines = [Line("Solid", offset, *piece) for offset in (-LANE_WIDTH, LANE_WIDTH) for piece in pieces]

@@ -100,7 +100,7 @@ def make_scene(
     weather = WEATHERS[int(random.integers(len(WEATHERS)))]
     forward, backward = int(random.integers(1, 3)), int(random.integers(1, 3))
     crossed = random.random() < 0.65
-    at, lit = float(random.uniform(12, 34)), random.random() < 0.75
+    crossing, lit = float(random.uniform(12, 34)), random.random() < 0.75
     # Not below 1/5000 m, where single precision would lose the lines.
     bend = float(np.sign(random.random() - 0.5) * random.uniform(2e-4, 6e-3))
     main = main_road(
@@ -111,11 +111,11 @@ def make_scene(
         backward=backward,
         shoulder=2.6 if random.random() < 0.5 else 0.0,
         center="SolidSolid" if random.random() < 0.5 else "Broken",
-        gap=(at - LANE_WIDTH - 2.5, at + LANE_WIDTH + 2.5) if crossed else None,
+        gap=(crossing - LANE_WIDTH - 2.5, crossing + LANE_WIDTH + 2.5) if crossed else None,
         stop="TrafficLight" if lit else "StopSign",
     )
     angle = np.pi / 2 + float(random.uniform(-0.2, 0.2))
-    roads = (main, crossing_road(main, at=at, angle=angle)) if crossed else (main,)
+    roads = (main, crossing_road(main, position=crossing, angle=angle)) if crossed else (main,)
 
     times = np.asarray(frames) * FRAME_S
     lane = -(int(random.integers(forward)) + 0.5) * LANE_WIDTH

@@ -105,18 +105,18 @@ def place_scenery(random: np.random.Generator, roads: tuple[Road, ...], traffic:
             s += length + random.uniform(3, 12)
     houses = _unfold(random, roads, np.zeros(1), plans, main)
     poles = Traffic()
-    wanted = [i for i, name in enumerate(traffic.surfaces) if name in ("traffic_sign", "traffic_light")]
-    if wanted:
-        lower = traffic.centers[:1, wanted, 2] - traffic.sizes[wanted, 2] / 2
+    mounted = [i for i, name in enumerate(traffic.surfaces) if name in ("traffic_sign", "traffic_light")]
+    if mounted:
+        lower = traffic.centers[:1, mounted, 2] - traffic.sizes[mounted, 2] / 2
         # Behind its plate, so that the plate hides it from the front.
-        back = np.stack([np.cos(traffic.yaws[:1, wanted]), np.sin(traffic.yaws[:1, wanted])], -1)
-        flat = traffic.centers[:1, wanted, :2] - back * (traffic.sizes[wanted, :1] / 2 + 0.06)
+        back = np.stack([np.cos(traffic.yaws[:1, mounted]), np.sin(traffic.yaws[:1, mounted])], -1)
+        flat = traffic.centers[:1, mounted, :2] - back * (traffic.sizes[mounted, :1] / 2 + 0.06)
         poles.centers = np.concatenate([flat, lower[..., None] / 2], -1)
-        poles.sizes = np.concatenate([np.full((len(wanted), 2), 0.1), lower[0][:, None]], 1)
-        poles.yaws = traffic.yaws[:1, wanted]
-        poles.colors = np.full((len(wanted), 3), 0.45)
-        poles.velocities = np.zeros((1, len(wanted), 2))
-        poles.surfaces, poles.type_ids = ["plain"] * len(wanted), ["static.pole"] * len(wanted)
+        poles.sizes = np.concatenate([np.full((len(mounted), 2), 0.1), lower[0][:, None]], 1)
+        poles.yaws = traffic.yaws[:1, mounted]
+        poles.colors = np.full((len(mounted), 3), 0.45)
+        poles.velocities = np.zeros((1, len(mounted), 2))
+        poles.surfaces, poles.type_ids = ["plain"] * len(mounted), ["static.pole"] * len(mounted)
     both = Traffic(houses.type_ids + poles.type_ids, houses.surfaces + poles.surfaces)
     both.sizes = np.concatenate([houses.sizes, poles.sizes])
     both.colors = np.concatenate([houses.colors, poles.colors])
@@ -170,8 +170,8 @@ def _people(random: np.random.Generator, roads: tuple[Road, ...]) -> list[_Plan]
             speed = way * float(random.uniform(0.8, 1.8))
             plans.append(_Plan("pedestrian", s, d, speed, facing=0.0 if way > 0 else np.pi))
         elif kind < 0.7:  # crosses the road
-            place, speed = float(random.uniform(main.right, main.left)), -side * float(random.uniform(0.8, 1.6))
-            plans.append(_Plan("pedestrian", s, place, across=speed, facing=np.sign(speed) * np.pi / 2))
+            offset, speed = float(random.uniform(main.right, main.left)), -side * float(random.uniform(0.8, 1.6))
+            plans.append(_Plan("pedestrian", s, offset, across=speed, facing=np.sign(speed) * np.pi / 2))
         else:
             plans.append(_Plan("pedestrian", s, d, facing=float(random.uniform(-np.pi, np.pi))))
     edges = (min(line.offset for line in main.lines) + 0.6, max(line.offset for line in main.lines) - 0.6)
@@ -236,9 +236,9 @@ def _unfold(
     random: np.random.Generator, roads: tuple[Road, ...], times: Array, plans: list[_Plan], main: Road
 ) -> Traffic:
     """Plans as boxes over time; a box that touches an earlier one at any time is left out."""
-    found = Traffic()
+    result = Traffic()
     if not plans:
-        return found
+        return result
     sizes, colors = np.zeros((len(plans), 3)), np.zeros((len(plans), 3))
     for i, plan in enumerate(plans):
         types, usual, spread = KINDS.get(plan.name, (("static",), (1.0, 1.0, 1.0), 0.0))
@@ -263,11 +263,11 @@ def _unfold(
         velocities[:, on] = along[..., None] * forward + across[:, None] * left
     centers[..., 2] = sizes[:, 2] / 2 + np.array([plan.lift for plan in plans])
     keep = _apart(main, centers, yaws, sizes)
-    found.type_ids = [str(plans[i].type_id) for i in keep]
-    found.surfaces = [plans[i].name for i in keep]
-    found.sizes, found.colors = sizes[keep], colors[keep]
-    found.centers, found.yaws, found.velocities = centers[:, keep], yaws[:, keep], velocities[:, keep]
-    return found
+    result.type_ids = [str(plans[i].type_id) for i in keep]
+    result.surfaces = [plans[i].name for i in keep]
+    result.sizes, result.colors = sizes[keep], colors[keep]
+    result.centers, result.yaws, result.velocities = centers[:, keep], yaws[:, keep], velocities[:, keep]
+    return result
 
 
 def _apart(main: Road, centers: Array, yaws: Array, sizes: Array, gap: float = 0.25) -> list[int]:
