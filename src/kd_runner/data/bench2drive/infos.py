@@ -1,6 +1,6 @@
 """Info files of Bench2DriveZoo: folders, loading, and checks of every frame."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ def _require_keys(content: Any, keys: Sequence[str], prefix: str) -> None:
             raise ValueError(f"the key {prefix}{key} is missing")
 
 
-def _check_matrices(content: Info, shapes: dict[str, tuple[tuple[int, int], ...]], prefix: str) -> None:
+def _check_matrices(content: Info, shapes: Mapping[str, Sequence[tuple[int, int]]], prefix: str) -> None:
     for key, allowed in shapes.items():
         matrix = _as_array(content[key], f"{prefix}{key}")
         if matrix.shape not in allowed:
