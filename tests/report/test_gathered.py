@@ -10,9 +10,11 @@ import pytest
 
 from kd_runner.cli import gather
 from kd_runner.report.curves import curve
+from kd_runner.report.figures import figures
 from kd_runner.report.grouped import group
 from kd_runner.report.runs import collect
 from kd_runner.report.statistics import gain
+from kd_runner.runtime.files import write_json
 from tests.report.conftest import demonstration, leave_comparison, leave_run
 
 
@@ -127,3 +129,48 @@ def test_the_file_of_the_full_scale_is_checked(tmp_path: Path, capsys: pytest.Ca
         with pytest.raises(SystemExit):
             gather.main([str(tmp_path), "--full-scale", str(tmp_path / name)])
         assert message in capsys.readouterr().err
+
+
+def test_an_evaluation_and_a_point_with_an_old_failure_are_gathered(tmp_path: Path) -> None:
+    """task=evaluate leaves its configuration in .hydra alone; metrics count more than an earlier failed.json."""
+    leave_run(tmp_path / "point", 0.5)
+    write_json(tmp_path / "point" / "failed.json", {"error": "the first start"})
+    evaluated = leave_run(tmp_path / "evaluated", 0.4)
+    (evaluated / "config.yaml").rename(evaluated / ".hydra" / "config.yaml")
+    nets = {"teacher": {"miou": 0.9}, "student": {"miou": 0.4}}
+    write_json(evaluated / "metrics.json", {"scale": "mini", "score": 0.4, "metrics": nets})
+    runs, unread = collect([tmp_path])
+    assert not unread
+    assert {(run.folder.name, run.arm): run.score for run in runs} == {
+        ("point", "distilled"): 0.5,
+        ("evaluated", "teacher, evaluated"): 0.9,
+        ("evaluated", "student, evaluated"): 0.4,
+    }
+
+
+def test_runs_that_differ_in_a_callback_that_trains_are_no_repeats(tmp_path: Path) -> None:
+    schedule = {"kd_schedule": {"temperature": {"end": 1.0}}}
+    leave_run(tmp_path / "plain", 0.5, callbacks={"pictures": {"num_images": 6}})
+    leave_run(tmp_path / "same", 0.5, callbacks={"pictures": {"num_images": 2}})
+    leave_run(tmp_path / "scheduled", 0.6, callbacks=schedule)
+    (section,), repeated = group(collect([tmp_path])[0])
+    assert len(section.rows) == 2 and len(repeated) == 1
+
+
+def test_points_on_the_border_and_turned_labels_are_whole(tmp_path: Path) -> None:
+    """The costliest net stands inside its axes; turned labels end at their ticks instead of being centered there."""
+    labels = ("background", *(f"a long class {number}" for number in range(12)))
+    leave_comparison(tmp_path / "compare", {"undistilled": [0.3], "distilled": [0.5]}, curve=False)
+    (section,), _ = group(collect([tmp_path / "compare"])[0])
+    for row in section.rows:
+        for run in row.runs:
+            run.metrics.update({f"iou/{label}": 0.5 for label in labels})  # type: ignore[attr-defined]
+    drawn = figures(section)
+    costs = next(svg for caption, svg in drawn.items() if "size and speed" in caption)
+    boxes = re.findall(r'<clipPath.*?<rect x="(\S+)" y="\S+" width="(\S+)"', costs, re.S)
+    clips = [(float(left), float(width)) for left, width in boxes]
+    stars = [float(x) for x in re.findall(r'<use [^>]*x="([\d.]+)"', costs)]
+    assert all(left + width - 4 > max(x for x in stars if left <= x <= left + width) for left, width in clips)
+    classes = next(svg for caption, svg in drawn.items() if caption.startswith("iou"))
+    (background,) = re.findall(r"<text[^>]*>background</text>", classes)
+    assert "rotate(-40" in background and "text-anchor: middle" not in background

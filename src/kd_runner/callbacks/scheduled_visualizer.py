@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from kd_runner.distillation.module import Distiller
+from kd_runner.visualization.panels import enlarge
 
 
 class ScheduledVisualizer(Callback):
@@ -41,12 +42,12 @@ class ScheduledVisualizer(Callback):
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         epoch = trainer.current_epoch + 1
         if trainer.is_global_zero and (epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs):
-            picture = self.draw(pl_module, trainer.datamodule)
+            picture = enlarge(self.draw(pl_module, trainer.datamodule))
             for logger in trainer.loggers:
                 if hasattr(logger.experiment, "add_image"):
                     logger.experiment.add_image("val/pictures", picture, trainer.global_step, dataformats="HWC")
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.is_global_zero:
-            picture = self.draw(pl_module, trainer.datamodule)
+            picture = enlarge(self.draw(pl_module, trainer.datamodule))
             Image.fromarray(picture).save(Path(trainer.default_root_dir) / "pictures.png")

@@ -70,15 +70,15 @@ def fit_and_report(
     if trainer.is_global_zero:
         write_json(folder / "metrics.json", result)
         write_text(folder / "report.md", run_page(cfg, result, folder))
-        _log_hparams(cfg, trainer.loggers, result)
+        _log_hparams(cfg, trainer.loggers)
         log.info("%s %.4f, %.2f M parameters: %s", cfg.monitor, result["score"], result["parameters"] / 1e6, folder)
     return result["score"]
 
 
-def _log_hparams(cfg: DictConfig, loggers: list[Any], result: dict[str, Any]) -> None:
-    """One row in TensorBoard's HParams page: the knobs of a sweep, and the final metric."""
+def _log_hparams(cfg: DictConfig, loggers: list[Any]) -> None:
+    """The settings that a sweep varies, for every logger; the score is the last value of the validation curve."""
     params = {
-        "kd.enabled": cfg.kd.enabled,
+        "kd.enabled": "yes" if cfg.kd.enabled else "no",
         "kd.temperature": cfg.kd.temperature,
         "kd.alpha": cfg.kd.alpha if cfg.kd.alpha is not None else "weights",
         "seed": cfg.seed,
@@ -86,5 +86,5 @@ def _log_hparams(cfg: DictConfig, loggers: list[Any], result: dict[str, Any]) ->
         **{f"loss.{name}.weight": node.weight for name, node in cfg.loss.items()},
     }
     for logger in loggers:
-        logger.log_hyperparams(params, {f"final/{cfg.monitor}": result["score"]})
+        logger.log_hyperparams(params)
         logger.finalize("success")

@@ -30,3 +30,14 @@ def table(columns: Mapping[str, np.ndarray], gap: int = 4, title: int = 14) -> n
         pen.text((left + 1, 1), name, fill=(0, 0, 0))
         left += stack.shape[2]
     return np.asarray(page)
+
+
+def enlarge(picture: np.ndarray, width: int = 1200) -> np.ndarray:
+    """A small picture magnified by a whole number, so that TensorBoard shows its pixels; a large one as it is.
+
+    Args:
+        picture: (rows, columns, 3) uint8.
+        width: columns that are aimed at.
+    """
+    factor = max(1, width // picture.shape[1])
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -1,0 +1,42 @@
+"""The summary of arms and seeds, and its tables."""
+
+from typing import Any
+
+from kd_runner.report.comparison import Summary, data_table, reading, results_table, summarize
+
+
+def run(score: float, **more: Any) -> dict[str, Any]:
+    return {"scale": "mini", "metrics": {"miou": score}, "steps": 60, "seconds": 2.0, **more}
+
+
+def summary(teacher: float = 0.9, **arms: list[float]) -> Summary:
+    pool = {"train": {"samples": 12, "source": "VOC"}, "unlabeled": {"samples": 30, "source": "VOC, split rest"}}
+    weights = {"chosen": "last", "monitor": "miou", "split": "the val split"}
+    results = {name: [run(score, data=pool, weights=weights) for score in scores] for name, scores in arms.items()}
+    control, *treated = arms
+    seeds = range(len(arms[control]))
+    return summarize("miou", list(seeds), {"miou": teacher}, results, treated[0], control, treated)
+
+
+def test_gains_are_paired_and_holm_corrected_over_the_arms() -> None:
+    """Differences of .021, .05, .04 have p = .049: a gain alone, none beside another arm; a clear one stays a gain."""
+    control = [0.2, 0.3, 0.4]
+    weak, clear = [0.221, 0.35, 0.44], [0.301, 0.4, 0.5]
+    alone = summary(undistilled=control, a=weak)["gains"]["a"]
+    assert 0.04 < alone["p_value"] < 0.05 and alone["verdict"] == "gain" and alone["control"] == "undistilled"
+    several = summary(undistilled=control, a=weak, b=clear)
+    assert several["gains"]["a"]["verdict"] == "no gain (after Holm's correction)"
+    assert several["gains"]["b"]["verdict"] == "gain"
+    assert "Holm-corrected over the 2 arms" in reading(several)
+    assert "Weights: those after the last step, measured on the val split" in reading(several)
+
+
+def test_a_weak_teacher_has_no_share_and_no_gap() -> None:
+    table = results_table(summary(teacher=0.1, undistilled=[0.5, 0.6], distilled=[0.6, 0.65]))
+    assert not {"gap closed, %", "of teacher, %", "taught by"} & set(table[0])
+
+
+def test_pools_of_unlabeled_samples_are_named() -> None:
+    assert data_table(summary(undistilled=[0.1], distilled=[0.2]))[1] == [
+        "undistilled", 12, "VOC", 30, "VOC, split rest",
+    ]  # fmt: skip
