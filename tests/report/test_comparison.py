@@ -19,15 +19,15 @@ def summary(teacher: float = 0.9, **arms: list[float]) -> Summary:
 
 
 def test_gains_are_paired_and_holm_corrected_over_the_arms() -> None:
-    """Differences of .021, .05, .04 have p = .049: a gain alone, none beside another arm; a clear one stays a gain."""
+    """Differences of .021, .05, .04 have p = .049: a gain alone, none beside another such arm; a clear one stays a gain."""
     control = [0.2, 0.3, 0.4]
     weak, clear = [0.221, 0.35, 0.44], [0.301, 0.4, 0.5]
     alone = summary(undistilled=control, a=weak)["gains"]["a"]
     assert 0.04 < alone["p_value"] < 0.05 and alone["verdict"] == "gain" and alone["control"] == "undistilled"
-    several = summary(undistilled=control, a=weak, b=clear)
+    several = summary(undistilled=control, a=weak, b=weak, c=clear)
     assert several["gains"]["a"]["verdict"] == "no gain (after Holm's correction)"
-    assert several["gains"]["b"]["verdict"] == "gain"
-    assert "Holm-corrected over the 2 arms" in reading(several)
+    assert several["gains"]["c"]["verdict"] == "gain"
+    assert "Holm-corrected over the 3 arms" in reading(several)
     assert "Weights: those after the last step, measured on the val split" in reading(several)
 
 
