@@ -58,7 +58,7 @@ def composed(words: list[str], my_kd: Path) -> Iterator[DictConfig]:
         word = words.pop(0)
         if word == "--config-dir":
             assert words.pop(0) == "my_kd"
-            search_path.append("docs", f"file://{my_kd}")
+            search_path.append("docs", f"file://{my_kd}", anchor="main")
         elif word in FLAGS_WITH_VALUE:
             words.pop(0)
         elif word.startswith("-"):
