@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from kd_runner.distillation.features import FeatureExtractor
+from kd_runner.distillation.finite import LossCheck, check_gradients, check_metrics, check_weights
 from kd_runner.distillation.inputs import InputSpec, Sources
 from kd_runner.distillation.loss_terms import LossTerm, weighted_total
 from kd_runner.distillation.optim import layer_factors, parameter_groups, scale_rates
@@ -70,6 +71,7 @@ class Distiller(LightningModule):
         self.alpha, self.layer_decay = alpha, layer_decay
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self.recorded_teacher: Callable[[Batch, Iterable[str]], dict[str, Tensor]] | None = None
+        self._loss_check = LossCheck()
         if teacher is not None:
             teacher.net.requires_grad_(False).eval()
 
@@ -140,6 +142,7 @@ class Distiller(LightningModule):
         values = self.loss_values(self.sources(batch, self.loss_inputs, recorded=True))
         total = weighted_total(self.terms, values, self.alpha)
         terms = {name: value.detach() for name, value in {**values, "total": total}.items()}
+        self._loss_check.add(self.global_step, terms)
         # Straight to the loggers: self.log costs a third of a millisecond a value and step.
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             group = self.trainer.optimizers[0].param_groups[0]
@@ -151,12 +154,23 @@ class Distiller(LightningModule):
             self.log("loss", terms["total"], prog_bar=True, logger=False)
         return {"loss": total, "terms": terms}
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.device.type == "cpu":  # elsewhere it would wait for the device; `check_weights` finds it later
+            check_gradients(self.net, self.global_step)
+
+    def on_train_epoch_end(self) -> None:
+        self._loss_check.read()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.update_metrics(self.metrics, self.sources(batch, self.metric_inputs))
 
     def on_validation_epoch_end(self) -> None:
-        for name, value in self.compute_metrics(self.metrics).items():
-            self.log(f"val/{name}", value, prog_bar="/" not in name)
+        values = {f"val/{name}": value for name, value in self.compute_metrics(self.metrics).items()}
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        monitored = {callback.monitor for callback in callbacks if getattr(callback, "monitor", None)}
+        check_metrics(values, monitored, self.global_step)
+        for name, value in values.items():
+            self.log(name, value, prog_bar="/" not in name.removeprefix("val/"))
 
     def update_metrics(self, metrics: nn.ModuleDict, sources: Sources) -> None:
         """Update metrics (the module's own, or copies of them) from the sources of a batch."""
@@ -185,6 +199,9 @@ class Distiller(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights that are not finite: the checkpoint before stays."""
+        self._loss_check.read()
+        check_weights(self.net, self.global_step if self._trainer is not None else 0)
         if self.student.pruned is not None:
             checkpoint["pruning"] = self.student.pruned.spec
 

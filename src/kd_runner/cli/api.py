@@ -1,0 +1,93 @@
+"""What the command line does, from Python: compose a configuration, run it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from kd_runner.cli.main import CONF, perform
+from kd_runner.errors import ConfigError
+from kd_runner.runtime import launch, run_folder
+from kd_runner.runtime.files import read_json
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind.
+
+    Args:
+        folder: the run's folder.
+        score: the metric that `monitor` names; None where the task has none.
+        metrics: content of `metrics.json`.
+        student: weights for `load_student`; None where the task writes none.
+    """
+
+    folder: Path
+    score: float | None
+    metrics: dict[str, Any]
+    student: Path | None
+
+
+def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> DictConfig:
+    """The configuration as the command line makes it.
+
+    Args:
+        overrides: words of the command line, e.g. `["experiment=voc_kd", "kd.temperature=2"]`.
+        config_dir: a folder with yaml files of your own, as `--config-dir`.
+
+    Raises:
+        ConfigError: an unknown key, group or choice.
+
+    Example:
+        >>> import kd_runner
+        >>> cfg = kd_runner.compose(["experiment=voc_kd", "kd.temperature=2"])
+        >>> float(cfg.kd.temperature)
+        2.0
+    """
+    run_folder.register_resolvers()
+    words = list(overrides)
+    if config_dir is not None:
+        words.insert(0, f"hydra.searchpath=['file://{Path(config_dir).resolve()}']")
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return hydra_compose("config", overrides=words)
+    except HydraException as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+
+
+def run(cfg: DictConfig, folder: str | Path | None = None) -> RunResult:
+    """Do what the command line does with this configuration, in this process.
+
+    Args:
+        cfg: from `compose`.
+        folder: where to write; a run of the same configuration that stopped there goes on, one that ended is read.
+            None for a new folder below `outputs/`.
+
+    Raises:
+        ConfigError: what the command line would print; a `trainer` of several processes, which needs the command line.
+
+    Example:
+        >>> import kd_runner
+        >>> cfg = kd_runner.compose(["experiment=voc_kd", "trainer.max_epochs=1", "export=none"])
+        >>> result = kd_runner.run(cfg, "outputs/notebook")
+        >>> result.metrics["monitor"]
+        'miou'
+    """
+    if launch.needed(cfg):
+        raise ConfigError("trainer: several processes are started by the command line alone: python -m kd_runner ...")
+    path = Path("outputs") / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}" if folder is None else Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    with run_folder.lock(path):
+        score = perform(cfg, path)
+    metrics = read_json(path / "metrics.json") if (path / "metrics.json").is_file() else {}
+    files = [path / f"{role}.safetensors" for role in ("student", "teacher")]
+    student = next((file for file in files if file.is_file()), None)
+    return RunResult(path, score, metrics, student)
