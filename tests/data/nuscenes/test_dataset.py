@@ -126,8 +126,8 @@ def test_an_own_list_of_scenes_goes_before_the_official_ones(tables: Path) -> No
 def test_errors_name_what_to_change(tables: Path) -> None:
     with pytest.raises(ValueError, match=r"no .*v1\.0-trainval"):
         NuScenesLidar(tables, "v1.0-trainval", "val")
-    with pytest.raises(ValueError, match=r"v1\.0-mini has no split 'val'"):
-        NuScenesLidar(tables, "v1.0-mini", "val")
+    with pytest.raises(ValueError, match=r"v1\.0-mini has no split 'test'"):
+        NuScenesLidar(tables, "v1.0-mini", "test")
     with pytest.raises(ValueError, match=r"no class 'cars'\. Did you mean 'car'"):
         by_hand(tables, classes=["cars"])
     with pytest.raises(ValueError, match="train=true"):

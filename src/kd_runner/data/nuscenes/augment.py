@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 
 from kd_runner.data.nuscenes.frame import LidarFrame
+from kd_runner.geometry.boxes3d import wrap_angle
 
 
 class RandomFlip:
@@ -73,7 +74,7 @@ def flip(frame: LidarFrame, *, x: bool, y: bool) -> LidarFrame:
         points[:, 1].neg_()
         boxes[:, [1, 8]] *= -1
         boxes[:, 6].neg_()
-    boxes[:, 6] = _wrapped(boxes[:, 6])
+    boxes[:, 6] = wrap_angle(boxes[:, 6])
     return LidarFrame(points, replace(frame.objects, boxes=boxes))
 
 
@@ -89,9 +90,5 @@ def move(frame: LidarFrame, *, angle: float, factor: float, shift: Sequence[floa
     boxes[:, 7:9] = boxes[:, 7:9] @ turn.T * factor
     boxes[:, :6] *= factor
     boxes[:, :3] += offset
-    boxes[:, 6] = _wrapped(boxes[:, 6] + angle)
+    boxes[:, 6] = wrap_angle(boxes[:, 6] + angle)
     return LidarFrame(points, replace(frame.objects, boxes=boxes))
-
-
-def _wrapped(angle: torch.Tensor) -> torch.Tensor:
-    return (angle + math.pi) % (2 * math.pi) - math.pi

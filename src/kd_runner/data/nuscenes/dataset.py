@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from kd_runner.data.nuscenes.frame import LidarFrame, Objects
 from kd_runner.data.nuscenes.object_sample import ObjectSample
-from kd_runner.data.nuscenes.tables import KeyFrame, Sweep, read
+from kd_runner.data.nuscenes.tables import CHANNEL, KeyFrame, Sweep, read
 from kd_runner.data.nuscenes.taxonomy import CLASSES
 from kd_runner.errors import nearest
 from kd_runner.geometry.boxes3d import inverse_transform
@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 Array = NDArray[Any]
 
 _CLOSE_M = 1.0  # in sweeps, what is nearer in x and y is the car itself
+_POINT_BYTES = 20
 
 
 class NuScenesLidar(Dataset[dict[str, Tensor]]):
@@ -30,8 +31,8 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
 
     A sample, in the frame of the LiDAR (x right, y forward, z up; m, rad, m/s); rows beyond the mask are padding:
     `points` (max_points, 5) float32: x, y, z, intensity, time lag in s, of which the first `num_points` () are real;
-    `gt_boxes` (max_boxes, 9): center of gravity, length, width, height, yaw counter-clockwise from x in [-pi, pi),
-    vx, vy, 0 where unknown; `gt_velocity_mask` (max_boxes,): where it is known;
+    `gt_boxes` (max_boxes, 9) as in `geometry.boxes3d`, vx and vy 0 where unknown; `gt_velocity_mask` (max_boxes,):
+    where they are known;
     `gt_labels` in `classes`, `gt_ids` numbers of the annotations among all `num_objects` of the split, `gt_attributes`
     in `taxonomy.ATTRIBUTES`, all (max_boxes,) int64, -1 for none; `gt_mask` (max_boxes,) bool;
     `labeled` () bool, whether boxes are known; `scene` () row of the scene in its
@@ -46,7 +47,8 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
     Args:
         root: folder with the tables' folder, `samples/` and `sweeps/`.
         version: v1.0-mini, v1.0-trainval, v1.0-test: the tables' folder.
-        split: a list in `<version>/splits.json`, or an official one: mini_train, mini_val, train, val, test.
+        split: a list in `<version>/splits.json`, or an official one: train, val (of v1.0-mini: mini_train, mini_val),
+            test.
         labeled: give the boxes; without, a sample is as if it had none, and `labeled` says so.
         train: draw sweeps at random and shuffle points; else the sweeps nearest in time, and the points as they are.
         num_sweeps: sweeps beside the key frame, of the `num_history` before it. Without any, copies of the key frame.
@@ -58,7 +60,8 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
         augment: changes a frame in training; boxes whose centers leave the range in x or y are left out then.
 
     Raises:
-        ConfigError: files, the split or a class do not exist.
+        ValueError: tables or the split are missing or invalid (see `tables.read`), there is no such class; on access, a
+            file of points that is missing, cut short, or holds numbers that are not finite.
     """
 
     def __init__(
@@ -137,7 +140,7 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
             "scene": torch.tensor(key.scene),
             "timestamp": torch.tensor(key.sweep.time_us / 1e6, dtype=torch.float64),
         }
-        return sample if self.train else {**sample, **self._places(key)}
+        return sample if self.train else {**sample, **self._poses(key)}
 
     def _points(self, frame: KeyFrame) -> Array:
         """Points (P, 5) of the key frame and its sweeps, moved to where the LiDAR is at the key frame."""
@@ -154,7 +157,22 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
         return np.concatenate(parts)
 
     def _file(self, sweep: Sweep) -> Array:
-        return np.fromfile(self.root / sweep.path, np.float32).reshape(-1, 5)
+        """Rows (P, 5) of a file: x, y, z, intensity, ring."""
+        path = self.root / sweep.path
+        try:
+            numbers = np.fromfile(path, np.uint8)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read ({error.strerror}): expected a sweep of {CHANNEL}") from error
+        if not len(numbers) or len(numbers) % _POINT_BYTES:
+            raise ValueError(
+                f"{path} has {len(numbers)} bytes: expected a multiple of {_POINT_BYTES}, five float32 of each point"
+            )
+        points = numbers.view(np.float32).reshape(-1, 5)
+        wrong = np.flatnonzero(~np.isfinite(points[:, :4]).all(1))
+        if len(wrong):
+            values = points[wrong[0], :4].tolist()
+            raise ValueError(f"{path}: point {wrong[0]} is {values}: expected finite x, y, z and intensity")
+        return points
 
     def _chosen(self, history: Sequence[Sweep]) -> list[Sweep]:
         if not self.train or len(history) <= self.num_sweeps:
@@ -201,14 +219,13 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
             "gt_mask": mask,
         }
 
-    def _places(self, frame: KeyFrame) -> dict[str, Tensor]:
-        """Where a frame is in the world, for evaluation."""
+    def _poses(self, frame: KeyFrame) -> dict[str, Tensor]:
+        """Poses of a frame and bicycle racks in it, for evaluation."""
         lidar2global = torch.from_numpy(frame.sweep.lidar2global)
         local = lidar2global.clone()
         local[:3, 3] -= torch.from_numpy(frame.sweep.ego2global[:3, 3])
-        found = np.concatenate([frame.racks, np.zeros((len(frame.racks), 2))], 1)
         racks = torch.zeros(self.max_racks, 7)
-        boxes = inverse_transform(torch.from_numpy(found), lidar2global)[: self.max_racks, :7]
+        boxes = inverse_transform(torch.from_numpy(frame.racks), lidar2global)[: self.max_racks, :7]
         racks[: len(boxes)] = boxes.float()
         return {"lidar2local": local.float(), "lidar2global": lidar2global, "racks": racks}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Objects:
-    """M annotated objects: `boxes` (M, 9) as in `boxes`, nan for unknown velocities, `labels`, `ids`, `attributes`
+    """M annotated objects: `boxes` (M, 9) as in `geometry.boxes3d`, nan for unknown velocities, `labels`, `ids`, `attributes`
     (M,) int64.
     """
 

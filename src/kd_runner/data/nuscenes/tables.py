@@ -4,20 +4,42 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from kd_runner.data.nuscenes.taxonomy import ATTRIBUTES, BICYCLE_RACK, OFFICIAL_SPLITS, class_of, official_split
-from kd_runner.errors import ConfigError, nearest
+from kd_runner.errors import nearest
+from kd_runner.geometry.boxes3d import from_nuscenes
 
 Array = NDArray[Any]
 Row = dict[str, Any]
 
 CHANNEL = "LIDAR_TOP"
-_MAX_GAP_S = 1.5  # between annotations whose difference is a velocity; twice that for a centerd one
+_MAX_GAP_S = 1.5  # between annotations whose difference is a velocity; twice that for a centered difference
+# Tables that are read, and the columns that their rows must have.
+_COLUMNS = {
+    "scene": ("token", "name"),
+    "sample": ("token", "timestamp", "scene_token"),
+    "sensor": ("token", "channel"),
+    "calibrated_sensor": ("token", "sensor_token", "translation", "rotation"),
+    "sample_data": (
+        *("token", "sample_token", "ego_pose_token", "calibrated_sensor_token"),
+        *("timestamp", "is_key_frame", "filename", "prev"),
+    ),
+    "ego_pose": ("token", "translation", "rotation"),
+    "category": ("token", "name"),
+    "instance": ("token", "category_token"),
+    "attribute": ("token", "name"),
+    "sample_annotation": (
+        *("token", "sample_token", "instance_token", "attribute_tokens", "translation", "size", "rotation"),
+        *("prev", "next", "num_lidar_pts", "num_radar_pts"),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +53,7 @@ class Sweep:
 
     @property
     def lidar2global(self) -> Array:
+        """Pose (4, 4) of the LiDAR."""
         return self.ego2global @ self.lidar2ego
 
 
@@ -39,12 +62,12 @@ class KeyFrame:
     """An annotated sweep.
 
     Args:
-        token: of the sample; scene: its number among the scenes of the split.
+        token: of the sample; scene: row of its scene in the table.
         sweep: the key frame's own; history: those before it in its scene, latest first.
-        boxes: (M, 9) in the global frame, float64: center, length, width, height, yaw, vx, vy, nan where unknown.
+        boxes: (M, 9) in the global frame as in `geometry.boxes3d`, float64, velocities nan where unknown.
         labels: numbers of the classes (M,); attributes: numbers in ATTRIBUTES (M,), -1 for none.
         ids: numbers (M,) of the objects among all of the split; points: LiDAR and radar points in them (M,).
-        racks: bicycle racks (R, 7) in the global frame.
+        racks: bicycle racks (R, 9) in the global frame.
     """
 
     token: str
@@ -62,129 +85,179 @@ class KeyFrame:
 def read(root: Path, version: str, split: str, classes: Sequence[str], num_history: int) -> list[KeyFrame]:
     """Key frames of a split, scene by scene in the order of the tables, in time.
 
-    The split is a list of scene names in `<version>/splits.json` where that has it (as the devkit's own lists), or one
-    of the official lists.
+    The split is a list of scene names in `<version>/splits.json` where that has it (the devkit reads the same file), or
+    one of the official lists.
 
     Args:
+        root: folder that holds the folder `version` with the tables.
+        version: v1.0-mini, v1.0-trainval or v1.0-test.
+        split: name of the list of scenes.
         classes: annotations of other classes are left out.
-        num_history: how many sweeps before a key frame are listed at most.
+        num_history: at most so many sweeps before a key frame are listed.
 
     Raises:
-        ConfigError: files or the split are missing.
+        ValueError: tables are missing, cut short, or lack a column; a row names a row that is not there, or stands
+            twice; poses or boxes that are no numbers, or sizes that are not above 0; no such split.
     """
     folder = root / version
     if not (folder / "sample_data.json").is_file():
-        raise ConfigError(f"data.root: there is no {folder / 'sample_data.json'}, a table of nuScenes {version}")
-    scenes = {row["name"]: row for row in _load(folder, "scene")}
-    chosen = _scenes_of(folder, version, split, list(scenes))
-    numbers = {scenes[name]["token"]: number for number, name in enumerate(chosen)}
-    places = {row["token"]: place for place, row in enumerate(scenes.values())}
-    samples = {row["token"]: row for row in _load(folder, "sample") if row["scene_token"] in numbers}
-    sweeps = _sweeps(folder, samples)
-    annotations = _annotations(folder, samples, classes)
+        raise ValueError(f"there is no {folder / 'sample_data.json'}, a table of nuScenes {version}")
+    scenes = {row["name"]: row for row in _load(folder, "scene").values()}
+    numbers = {
+        scenes[name]["token"]: number for number, name in enumerate(_scenes_of(folder, version, split, list(scenes)))
+    }
+    scene_rows = {row["token"]: number for number, row in enumerate(scenes.values())}
+    samples = {token: row for token, row in _load(folder, "sample").items() if row["scene_token"] in numbers}
+    order = sorted(samples, key=lambda token: (numbers[samples[token]["scene_token"]], samples[token]["timestamp"]))
+    for previous, token in pairwise(order):
+        a, b = samples[previous], samples[token]
+        if a["scene_token"] == b["scene_token"] and a["timestamp"] == b["timestamp"]:
+            raise ValueError(f"{folder / 'sample.json'} lists one frame twice, as {previous} and as {token}")
+    sweeps, annotations = _sweeps(folder, samples), _annotations(folder, samples, classes)
     frames, count = [], 0
-    for token in sorted(samples, key=lambda t: (numbers[samples[t]["scene_token"]], samples[t]["timestamp"])):
-        row = next((row for row in sweeps[token] if row["is_key_frame"]), None)
-        if row is None:
-            raise ConfigError(f"data.root: the sample {token} has no key frame of {CHANNEL}")
+    for token in order:
+        keys = [row for row in sweeps[token] if row["is_key_frame"]]
+        if len(keys) != 1:
+            raise ValueError(f"the sample {token} has {len(keys)} key frames of {CHANNEL}: expected one")
         history: list[Sweep] = []
-        before = row["before"]
+        before = keys[0]["before"]
         while before is not None and len(history) < num_history:
             history.append(before["sweep"])
             before = before["before"]
-        objects = annotations[token]
-        found = [o for o in objects if o["label"] >= 0]
+        rows = [row for row in annotations[token] if row["label"] >= 0]
         frames.append(
             KeyFrame(
                 token=token,
-                scene=places[samples[token]["scene_token"]],
-                sweep=row["sweep"],
+                scene=scene_rows[samples[token]["scene_token"]],
+                sweep=keys[0]["sweep"],
                 history=tuple(history),
-                boxes=np.array([o["box"] for o in found], float).reshape(-1, 9),
-                labels=np.array([o["label"] for o in found], np.int64),
-                attributes=np.array([o["attribute"] for o in found], np.int64),
-                ids=count + np.arange(len(found)),
-                points=np.array([o["points"] for o in found], np.int64),
-                racks=np.array([o["box"][:7] for o in objects if o["label"] < 0], float).reshape(-1, 7),
+                boxes=_boxes(rows),
+                labels=np.array([row["label"] for row in rows], np.int64),
+                attributes=np.array([row["attribute"] for row in rows], np.int64),
+                ids=count + np.arange(len(rows)),
+                points=np.array([row["num_lidar_pts"] + row["num_radar_pts"] for row in rows], np.int64),
+                racks=_boxes([row for row in annotations[token] if row["label"] < 0]),
             )
         )
-        count += len(found)
+        count += len(rows)
     return frames
 
 
-def _load(folder: Path, name: str) -> list[Row]:
+def _load(folder: Path, name: str) -> dict[str, Row]:
+    """Rows of a table by token, in its order."""
     path = folder / f"{name}.json"
-    if not path.is_file():
-        raise ConfigError(f"data.root: there is no {path}")
-    with path.open() as file:
-        rows: list[Row] = json.load(file)
-    return rows
+    rows = _json(path)
+    if not isinstance(rows, list):
+        raise ValueError(f"{path} holds a {type(rows).__name__}: expected a list of rows")
+    table: dict[str, Row] = {}
+    for number, row in enumerate(rows):
+        missing = [column for column in _COLUMNS[name] if not isinstance(row, dict) or column not in row]
+        if missing:
+            raise ValueError(f"row {number} of {path} has no {', '.join(map(repr, missing))}")
+        if row["token"] in table:
+            raise ValueError(f"{path} lists the token {row['token']} twice")
+        table[row["token"]] = row
+    return table
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): expected a table of nuScenes") from error
+    except ValueError as error:  # of json, or bytes that are no UTF-8
+        raise ValueError(f"{path} is no JSON, or cut short ({error})") from error
 
 
 def _scenes_of(folder: Path, version: str, split: str, names: list[str]) -> list[str]:
+    """Names of a split's scenes."""
     path = folder / "splits.json"
     if path.is_file():
-        lists: dict[str, list[str]] = json.loads(path.read_text())
+        lists: dict[str, list[str]] = _json(path)
         if split in lists:
-            if missing := set(lists[split]) - set(names):
-                raise ConfigError(f"data.root: {path} lists scenes that are not there: {', '.join(sorted(missing))}")
-            return lists[split]
+            chosen = lists[split]
+            if missing := set(chosen) - set(names):
+                raise ValueError(f"{path} lists scenes that are not there: {', '.join(sorted(missing))}")
+            if repeated := {name for name in chosen if chosen.count(name) > 1}:
+                raise ValueError(f"{path} lists scenes twice in {split!r}: {', '.join(sorted(repeated))}")
+            return chosen
         if split not in OFFICIAL_SPLITS:
-            raise ConfigError(f"data: {path} has no split {split!r}.{nearest(split, lists)}")
-    found = official_split(version, split, names)
-    if not found:
-        raise ConfigError(f"data.root: {folder} holds no scene of the official split {split!r}")
-    return found
+            raise ValueError(f"split: {path} has no split {split!r}.{nearest(split, lists)}")
+    chosen = official_split(version, split, names)
+    if not chosen:
+        raise ValueError(f"{folder} holds no scene of the official split {split!r}")
+    return chosen
 
 
 def _sweeps(folder: Path, samples: dict[str, Row]) -> dict[str, list[Row]]:
     """Sample token to its LiDAR rows, each with `sweep` and `before`, the row before it."""
-    sensors = {row["token"] for row in _load(folder, "sensor") if row["channel"] == CHANNEL}
+    sensors = {token for token, row in _load(folder, "sensor").items() if row["channel"] == CHANNEL}
+    path = folder / "calibrated_sensor.json"
     mounts = {
-        row["token"]: pose(row["translation"], row["rotation"])
-        for row in _load(folder, "calibrated_sensor")
+        token: _pose(row, path)
+        for token, row in _load(folder, "calibrated_sensor").items()
         if row["sensor_token"] in sensors
     }
     rows = {
-        row["token"]: row
-        for row in _load(folder, "sample_data")
+        token: row
+        for token, row in _load(folder, "sample_data").items()
         if row["calibrated_sensor_token"] in mounts and row["sample_token"] in samples
     }
-    places = {row["ego_pose_token"] for row in rows.values()}
-    poses = {row["token"]: row for row in _load(folder, "ego_pose") if row["token"] in places}
-    found = defaultdict(list)
+    poses, path = _load(folder, "ego_pose"), folder / "ego_pose.json"
+    by_sample = defaultdict(list)
     for row in rows.values():
-        place = poses[row["ego_pose_token"]]
-        ego2global = pose(place["translation"], place["rotation"])
+        if row["ego_pose_token"] not in poses:
+            raise ValueError(f"{path} lacks {row['ego_pose_token']}, which sample_data {row['token']} names")
+        ego2global = _pose(poses[row["ego_pose_token"]], path)
         row["sweep"] = Sweep(row["filename"], row["timestamp"], mounts[row["calibrated_sensor_token"]], ego2global)
         row["before"] = rows.get(row["prev"])
-        found[row["sample_token"]].append(row)
-    return found
+        by_sample[row["sample_token"]].append(row)
+    return by_sample
 
 
 def _annotations(folder: Path, samples: dict[str, Row], classes: Sequence[str]) -> dict[str, list[Row]]:
     """Sample token to its annotations: those of the classes, and bicycle racks (label -1)."""
-    names = {row["token"]: row["name"] for row in _load(folder, "category")}
-    kinds = {row["token"]: names[row["category_token"]] for row in _load(folder, "instance")}
-    attributes = {row["token"]: ATTRIBUTES.index(row["name"]) for row in _load(folder, "attribute")}
-    rows = {row["token"]: row for row in _load(folder, "sample_annotation") if row["sample_token"] in samples}
-    found = defaultdict(list)
+    path = folder / "sample_annotation.json"
+    categories, instances = _load(folder, "category"), _load(folder, "instance")
+    attributes = {
+        token: ATTRIBUTES.index(row["name"])
+        for token, row in _load(folder, "attribute").items()
+        if row["name"] in ATTRIBUTES
+    }
+    rows = {token: row for token, row in _load(folder, "sample_annotation").items() if row["sample_token"] in samples}
+    by_sample = defaultdict(list)
     for row in rows.values():
-        kind = kinds[row["instance_token"]]
-        name = class_of(kind)
-        if name not in classes and kind != BICYCLE_RACK:
+        try:
+            category = categories[instances[row["instance_token"]]["category_token"]]["name"]
+            row["attribute"] = attributes[row["attribute_tokens"][0]] if row["attribute_tokens"] else -1
+        except KeyError as error:
+            raise ValueError(f"the annotation {row['token']} of {path} names {error}, which is in no table") from error
+        name = class_of(category)
+        if name not in classes and category != BICYCLE_RACK:
             continue
-        width, length, height = row["size"]
-        turn = rotation(row["rotation"])
-        yaw = float(np.arctan2(turn[1, 0], turn[0, 0]))
-        own = row["attribute_tokens"]
-        found[row["sample_token"]].append({
-            "box": [*row["translation"], length, width, height, yaw, *_velocity(row, rows, samples)],
-            "label": -1 if name is None else classes.index(name),
-            "attribute": attributes[own[0]] if own else -1,
-            "points": row["num_lidar_pts"] + row["num_radar_pts"],
-        })  # fmt: skip
-    return found
+        _check_box(row, path)
+        row["label"] = -1 if name is None else classes.index(name)
+        row["velocity"] = _velocity(row, rows, samples)
+        by_sample[row["sample_token"]].append(row)
+    return by_sample
+
+
+def _check_box(row: Row, path: Path) -> None:
+    for column, count in (("translation", 3), ("size", 3), ("rotation", 4)):
+        if np.shape(row[column]) != (count,) or not np.isfinite(np.asarray(row[column], float)).all():
+            numbers = f"{column}={row[column]}: expected {count} finite numbers"
+            raise ValueError(f"the annotation {row['token']} of {path}, sample {row['sample_token']}: {numbers}")
+    if min(row["size"]) <= 0 or not any(row["rotation"]):
+        numbers = f"size={row['size']}, rotation={row['rotation']}: expected sizes above 0 and a rotation"
+        raise ValueError(f"the annotation {row['token']} of {path}, sample {row['sample_token']}: {numbers}")
+
+
+def _boxes(rows: Sequence[Row]) -> Array:
+    """Annotations as boxes (M, 9)."""
+    if not rows:
+        return np.zeros((0, 9))
+    columns = ("translation", "size", "rotation", "velocity")
+    return from_nuscenes(*(torch.tensor([row[c] for row in rows], dtype=torch.float64) for c in columns)).numpy()
 
 
 def _velocity(row: Row, rows: dict[str, Row], samples: dict[str, Row]) -> tuple[float, float]:
@@ -192,11 +265,19 @@ def _velocity(row: Row, rows: dict[str, Row], samples: dict[str, Row]) -> tuple[
     first, last = rows.get(row["prev"], row), rows.get(row["next"], row)
     times = [samples[one["sample_token"]]["timestamp"] for one in (first, last)]
     seconds = 1e-6 * times[1] - 1e-6 * times[0]
-    centerd = first is not row and last is not row
-    if first is last or seconds > _MAX_GAP_S * (1 + centerd):
+    centered = first is not row and last is not row
+    if first is last or seconds > _MAX_GAP_S * (1 + centered):
         return float("nan"), float("nan")
     x, y = ((b - a) / seconds for a, b in zip(first["translation"][:2], last["translation"][:2]))
     return x, y
+
+
+def _pose(row: Row, path: Path) -> Array:
+    translation, quaternion = np.asarray(row["translation"], float), np.asarray(row["rotation"], float)
+    if translation.shape != (3,) or quaternion.shape != (4,) or not np.isfinite([*translation, *quaternion]).all():
+        numbers = f"translation={row['translation']}, rotation={row['rotation']}"
+        raise ValueError(f"row {row['token']} of {path}: {numbers}: expected three and four finite numbers")
+    return pose(row["translation"], row["rotation"])
 
 
 def rotation(quaternion: Sequence[float]) -> Array:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kd_runner.errors import ConfigError, nearest
+from kd_runner.errors import nearest
 
 # Class of the detection benchmark to the categories that it joins.
 _CLASS_CATEGORIES = {
@@ -94,12 +94,17 @@ OFFICIAL_SPLITS = tuple(split for splits in _LISTS.values() for split in splits)
 def official_split(version: str, split: str, scenes: Sequence[str]) -> list[str]:
     """Those of the scenes of a version that belong to one of the benchmark's lists.
 
+    The splits `train` and `val` of v1.0-mini are mini_train and mini_val, so that the version is the only thing to
+    change.
+
     Raises:
-        ConfigError: the version has no such list.
+        ValueError: the version has no such list.
     """
+    if version == "v1.0-mini" and f"mini_{split}" in _MINI:
+        split = f"mini_{split}"
     known = _LISTS.get(version, ())
     if split not in known:
-        raise ConfigError(f"data: {version} has no split {split!r}.{nearest(split, known)}")
+        raise ValueError(f"{version} has no split {split!r}.{nearest(split, known)}")
     if split in _MINI:
         return [scene for scene in scenes if scene in _MINI[split]]
     return [scene for scene in scenes if split == "test" or (scene in _VAL) == (split == "val")]
