@@ -89,5 +89,5 @@ def test_reset_starts_anew() -> None:
 
 def test_classes_have_names_and_as_many_as_there_are() -> None:
     assert "iou/cat" in measured(FIRST, class_names=["ground", "cat", "dog", "cow"])
-    with pytest.raises(ValueError, match=r"data\.class_names has 2 names for 4 classes"):
+    with pytest.raises(ValueError, match=r"class_names has 2 names for 4 classes"):
         SegmentationIoU(4, class_names=["ground", "cat"])

@@ -1,4 +1,4 @@
-"""Masks of persons in given boxes: how good each class is, and how often the right person is found."""
+"""Quality of person masks in given boxes: IoU per class, and rates of ROIs with the right person."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,10 @@ CLASSES = ("background", "target", "non_target")
 class InstanceROI(Metric):
     """IoU of background, target and non-target over all pixels of the set, and rates over its ROIs.
 
-    The states are counts: shards of a set, added in any order, give what one process gives.
+    The states are counts, so parts of a set, added in any order, give what one process gives.
 
     Args:
-        detection_thresholds: target IoUs above which a ROI counts as detected.
+        detection_thresholds: a ROI is detected if its target IoU is above the threshold, 0..1.
     """
 
     higher_is_better = True
@@ -39,13 +39,19 @@ class InstanceROI(Metric):
         self.add_state("separated", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor, roi_mask: Tensor) -> None:
-        """logits (R, 3, h, w) of all ROIs or of those that count; target (B, N, h, w), 255 void; roi_mask (B, N)."""
+        """Add a batch.
+
+        Args:
+            logits: (R, 3, h, w) of all B * N ROIs or of the valid ones.
+            target: labels (B, N, h, w), 255 for void.
+            roi_mask: (B, N) bool, False for padding.
+        """
         logits, target = labels(logits, target, roi_mask)
         preds, known = logits.argmax(1), target != VOID
         self.confmat += confusion_matrix(preds[known], target[known], 3)
-        ours, truth = (preds == 1) & known, target == 1
-        union = (ours | truth).flatten(1).sum(1)
-        hits = (ours & truth).flatten(1).sum(1)
+        predicted, truth = (preds == 1) & known, target == 1
+        union = (predicted | truth).flatten(1).sum(1)
+        hits = (predicted & truth).flatten(1).sum(1)
         iou = torch.where(union > 0, hits / union.clamp(min=1), 1.0)
         self.detected += torch.stack([(iou > threshold).sum() for threshold in self.detection_thresholds])
         self.iou_sum += iou.double().sum()
@@ -54,9 +60,12 @@ class InstanceROI(Metric):
         self.separated += ((1 + logits[:, 1:].argmax(1)) == target)[person].sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """All in 0..1: `target_iou_mean`, of ROIs (the published protocol's mIoU); `instance_separation`, the share of
-        true foreground pixels at which target and non-target are told apart; `detection_<percent>`; `miou` of the
-        three classes and `iou/<class>`. A class that is nowhere is nan, and left out of the mean.
+        """Compute the values, all in 0..1.
+
+        Returns:
+            `target_iou_mean`, mean over ROIs (the published protocol's mIoU); `instance_separation`, fraction of true
+            foreground pixels with the right one of target and non-target; `detection_<percent>`; `miou` of the three
+            classes and `iou/<class>`. A class that does not occur is nan and left out of the mean.
         """
         iou = iou_per_class(self.confmat)
         rates = zip(self.detection_thresholds, self.detected / self.rois)

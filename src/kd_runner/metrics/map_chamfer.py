@@ -7,16 +7,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from kd_runner.errors import ConfigError
+from kd_runner.metrics.row_state import RowStateMetric
 
 Array = NDArray[Any]
 _SAMPLE, _CLASS, _SCORE, _POINTS = 0, 1, 2, 3
 
 
-class MapChamfer(Metric):
+class MapChamfer(RowStateMetric):
     """AP of lines per class, averaged over chamfer thresholds (Liao et al. 2023, "MapTR", section 4.1).
 
     Both lines are spread to `num_samples` points; their distance is the mean of the two mean distances from a point of
@@ -31,8 +30,6 @@ class MapChamfer(Metric):
         num_samples: points to compare.
     """
 
-    higher_is_better = True
-    full_state_update = False
     predictions: list[Tensor]
     objects: list[Tensor]
 
@@ -43,12 +40,9 @@ class MapChamfer(Metric):
         thresholds: Sequence[float] = (0.5, 1.0, 1.5),
         num_samples: int = 100,
     ):
-        super().__init__()
+        super().__init__("predictions", "objects")
         self.class_names, self.num_points = list(class_names), num_points
         self.thresholds, self.num_samples = list(thresholds), num_samples
-        # Flat, because torchmetrics stands an empty vector in for a process that saw no sample.
-        self.add_state("predictions", [], dist_reduce_fx="cat")
-        self.add_state("objects", [], dist_reduce_fx="cat")
 
     def update(
         self,
@@ -77,7 +71,9 @@ class MapChamfer(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """`chamfer_map`, its part at each threshold, `chamfer_map/<m>`, and `chamfer_ap/<class>`."""
-        predictions, objects = (self._stored(state) for state in (self.predictions, self.objects))
+        predictions, objects = (
+            self.table(state, _POINTS + 2 * self.num_points) for state in (self.predictions, self.objects)
+        )
         aps = np.full((len(self.class_names), len(self.thresholds)), np.nan)
         for label in range(len(self.class_names)):
             true = objects[objects[:, _CLASS] == label]
@@ -92,12 +88,6 @@ class MapChamfer(Metric):
             result[f"chamfer_map/{limit:g}"] = float(known[:, number].mean()) if len(known) else float("nan")
         result |= {f"chamfer_ap/{name}": float(ap.mean()) for name, ap in zip(self.class_names, aps)}
         return {key: torch.tensor(value, dtype=torch.float32, device=self.device) for key, value in result.items()}
-
-    def _stored(self, state: list[Tensor] | Tensor) -> Array:
-        """Rows (n, 3 + 2 P) in the order of samples, whatever process or batch they came from."""
-        flat = dim_zero_cat(state) if len(state) else torch.zeros(0)
-        rows = flat.reshape(-1, _POINTS + 2 * self.num_points).double().cpu().numpy()
-        return rows[np.argsort(rows[:, _SAMPLE], kind="stable")]
 
     def _nearest(self, found: Array, true: Array) -> tuple[Array, Array]:
         """For each prediction (n,), the nearest line of its sample or -1, and its distance."""

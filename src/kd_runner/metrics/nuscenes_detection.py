@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from kd_runner.errors import nearest
+from kd_runner.metrics.row_state import RowStateMetric
 
 Array = NDArray[Any]
 
@@ -30,7 +29,7 @@ _RECALLS = np.linspace(0, 1, 101)
 _SAMPLE, _CLASS, _SCORE, _BOX, _ATTRIBUTE, _COLUMNS = 0, 1, 2, slice(3, 12), 12, 13
 
 
-class NuScenesDetection(Metric):
+class NuScenesDetection(RowStateMetric):
     """mAP over center distances, the errors of true positives, and NDS.
 
     A prediction matches the nearest free object of its class if that is closer than a threshold, best scores first.
@@ -58,8 +57,6 @@ class NuScenesDetection(Metric):
         max_boxes: best predictions of a sample that count.
     """
 
-    higher_is_better = True
-    full_state_update = False
     predictions: list[Tensor]
     objects: list[Tensor]
 
@@ -78,7 +75,7 @@ class NuScenesDetection(Metric):
         min_precision: float = 0.1,
         max_boxes: int = 500,
     ):
-        super().__init__()
+        super().__init__("predictions", "objects")
         self.class_names, self.class_ranges = list(class_names), dict(class_ranges)
         self.undefined = {name: set(kinds) for name, kinds in (undefined or {}).items()}
         for name in [*self.class_ranges, *self.undefined, *half_turn]:
@@ -93,9 +90,6 @@ class NuScenesDetection(Metric):
         self.thresholds, self.tp_threshold, self.errors = list(thresholds), tp_threshold, list(errors)
         self.half_turn, self.max_boxes = set(half_turn), max_boxes
         self.min_recall, self.min_precision = min_recall, min_precision
-        # Flat, because torchmetrics stands an empty vector in for a process that saw no sample.
-        self.add_state("predictions", [], dist_reduce_fx="cat")
-        self.add_state("objects", [], dist_reduce_fx="cat")
 
     def update(
         self,
@@ -124,7 +118,7 @@ class NuScenesDetection(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """`nds`, `map`, the mean of each error as `mate`, ..., and per class `ap/<class>`, `ate/<class>`, ..."""
-        predictions, objects = (_stored(state) for state in (self.predictions, self.objects))
+        predictions, objects = (self.table(state, _COLUMNS) for state in (self.predictions, self.objects))
         predictions = predictions[_best(predictions, self.max_boxes)]
         aps, errors = {}, {}
         for name, reach in self.class_ranges.items():
@@ -244,13 +238,6 @@ def _rows(
     attribute = torch.full_like(labels, -1) if attributes is None else attributes
     columns = [index[:, None].expand_as(labels), labels, scores, *boxes.unbind(-1), attribute]
     return torch.stack([column.detach().float() for column in columns], -1)[mask].flatten()
-
-
-def _stored(state: list[Tensor] | Tensor) -> Array:
-    """Rows (n, 13) in the order of samples, whatever process or batch they came from."""
-    flat = dim_zero_cat(state) if len(state) else torch.zeros(0)
-    rows = flat.reshape(-1, _COLUMNS).double().cpu().numpy()
-    return rows[np.argsort(rows[:, _SAMPLE], kind="stable")]
 
 
 def _best(rows: Array, count: int) -> Array:

@@ -1,4 +1,4 @@
-"""Intersection over union of a segmentation, the VOC way."""
+"""Intersection over union of a segmentation, as in Pascal VOC."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,22 @@ from kd_runner.metrics.confusion import confusion_matrix, iou_per_class
 
 
 class SegmentationIoU(Metric):
-    """One confusion matrix over all valid pixels of the set; IoU per class, and their mean.
+    """IoU per class and their mean, from one confusion matrix over all valid pixels of the set.
 
-    A class that neither the labels nor the predictions hold is nan and left out of the mean; one that is predicted but
-    not there counts 0 (Everingham et al. 2015, "The Pascal Visual Object Classes Challenge: A Retrospective",
-    section 4.3). torchmetrics' own `average="none"` gives 0 for both, and its counting is 20 times slower under
-    deterministic algorithms.
+    A class that is neither in the labels nor predicted is nan and left out of the mean; one that is predicted but never
+    true has IoU 0. (torchmetrics' own `average="none"` gives 0 for both, and its counting is 20 times slower under
+    deterministic algorithms.)
 
     Args:
-        num_classes: classes, background included.
-        class_names: names for the report; numbers where None.
-        ignore_index: label that does not count.
+        num_classes: number of classes, background included.
+        class_names: names for the report; None for numbers.
+        ignore_index: label of pixels that are ignored.
+
+    Raises:
+        ValueError: as many names as classes are needed.
+
+    Source:
+        Everingham et al., "The Pascal Visual Object Classes Challenge: A Retrospective", IJCV 2015, section 4.3.
     """
 
     higher_is_better = True
@@ -32,18 +37,23 @@ class SegmentationIoU(Metric):
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self.class_names = list(class_names or map(str, range(num_classes)))
         if len(self.class_names) != num_classes:
-            raise ValueError(f"data.class_names has {len(self.class_names)} names for {num_classes} classes")
+            raise ValueError(f"class_names has {len(self.class_names)} names for {num_classes} classes")
         self.add_state("confmat", torch.zeros(num_classes, num_classes, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """preds: scores (B, C, H, W) or labels (B, H, W); target (B, H, W), both at label resolution."""
+        """Add a batch.
+
+        Args:
+            preds: scores (B, C, H, W) or labels (B, H, W), at label resolution.
+            target: labels (B, H, W).
+        """
         if preds.ndim == target.ndim + 1:
             preds = preds.argmax(1)
         valid = target != self.ignore_index
         self.confmat += confusion_matrix(preds[valid], target[valid], self.num_classes)
 
     def compute(self) -> dict[str, Tensor]:
-        """`miou`, `pixel_accuracy` and `iou/<class>`, each 0..1."""
+        """Compute `miou`, `pixel_accuracy` and `iou/<class>`, each in 0..1."""
         counts = self.confmat.double()
         iou = iou_per_class(self.confmat)
         return {

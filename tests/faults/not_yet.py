@@ -1,0 +1,1 @@
+NOT_YET: set[str] = set()
