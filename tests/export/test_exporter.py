@@ -1,6 +1,7 @@
 """The ONNX file is the student, or the run fails."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError
 from kd_runner.export.exporter import ExportONNX
+from kd_runner.export.int8 import check_metric
 from kd_runner.metrics.segmentation_iou import SegmentationIoU
 from kd_runner.models.segmentation.mobilenet_v3_aspp import MobileNetV3ASPP
 
@@ -87,8 +89,26 @@ def test_what_the_net_does_not_have_is_named(
         exporter(**change).export(module, data, tmp_path)
 
 
+def test_int8_that_loses_too_much_is_refused_and_fp32_kept(module: Distiller, data: DataModule, tmp_path: Path) -> None:
+    (tmp_path / "model_int8.onnx").write_bytes(b"of an earlier export")
+    strict = exporter(int8=True, calibration_samples=2, monitor="miou", int8_tolerance=-1.0)  # asks for a gain
+    with pytest.raises(ConfigError, match=r"export.int8_tolerance: INT8 loses .* points of miou .*model.onnx is kept"):
+        strict.export(module, data, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx"]
+
+
+@pytest.mark.parametrize(("fp32", "int8", "message"), [(0.5, 0.489, "1.10 points"), (0.5, math.nan, "nothing to")])
+def test_the_gate_is_one_point_and_no_nan(fp32: float, int8: float, message: str) -> None:
+    check_metric("miou", 0.5, 0.491, 0.01)
+    check_metric("miou", 0.5, 0.6, 0.01)
+    with pytest.raises(ValueError, match=message):
+        check_metric("miou", fp32, int8, 0.01)
+
+
 def test_int8_is_smaller_and_measured_beside_fp32(module: Distiller, data: DataModule, tmp_path: Path) -> None:
-    found = exporter(int8=True, calibration_samples=4).export(module, data, tmp_path)
+    found = exporter(int8=True, calibration_samples=4, monitor="miou", int8_tolerance=1.0).export(
+        module, data, tmp_path
+    )
     metrics = found["int8"]["metrics"]
     assert set(metrics) == {"fp32", "int8"} and metrics["fp32"].keys() == metrics["int8"].keys()
     assert {n.op_type for n in onnx.load(tmp_path / "model_int8.onnx").graph.node} >= {

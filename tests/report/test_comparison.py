@@ -19,7 +19,7 @@ def summary(teacher: float = 0.9, **arms: list[float]) -> Summary:
 
 
 def test_gains_are_paired_and_holm_corrected_over_the_arms() -> None:
-    """Differences of .021, .05, .04 have p = .049: a gain alone, none beside another such arm; a clear one stays a gain."""
+    """Differences of .021, .05, .04 have p = .049: a gain alone, none beside another such arm."""
     control = [0.2, 0.3, 0.4]
     weak, clear = [0.221, 0.35, 0.44], [0.301, 0.4, 0.5]
     alone = summary(undistilled=control, a=weak)["gains"]["a"]

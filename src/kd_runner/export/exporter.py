@@ -33,6 +33,8 @@ class ExportONNX(Callback):
             differences may stand in either order.
         int8: quantize as well, and measure both files on the validation set.
         calibration_samples: training samples for the ranges of INT8 activations.
+        int8_tolerance: largest drop of the monitored metric from fp32 to INT8; 0.01 is one point.
+        monitor: name of that metric; with `int8` it must be given.
 
     Raises:
         ConfigError: the file differs by more.
@@ -50,11 +52,16 @@ class ExportONNX(Callback):
         ranked: Mapping[str, Sequence[str]] | None = None,
         int8: bool = False,
         calibration_samples: int = 64,
+        int8_tolerance: float = 0.01,
+        monitor: str | None = None,
     ):
         if int8 and part is not None:
             raise ValueError("INT8 is for whole nets: export.part must be null")
         self.tolerance, self.agreement, self.samples = tolerance, agreement, samples
         self.outputs, self.part, self.dynamic, self.leave_out = outputs, part, dynamic, leave_out
+        if int8 and monitor is None:
+            raise ValueError("INT8 is accepted by a metric: monitor must be its name")
+        self.int8_tolerance, self.monitor = int8_tolerance, monitor
         self.ranked = ranked or {}
         self.int8, self.calibration_samples = int8, calibration_samples
         self.result: dict[str, Any] = {}
@@ -124,14 +131,30 @@ class ExportONNX(Callback):
     def _quantize(self, module: Distiller, tapped: Any, data: Any, folder: Path) -> None:
         from kd_runner.export import int8
 
-        file = folder / "model_int8.onnx"
-        int8.quantize(folder / "model.onnx", file, data.calibration(self.calibration_samples), tapped.inputs)
-        measured = {"fp32": self._measure(module, data, folder / "model.onnx", tapped.inputs)}
-        measured["int8"] = self._measure(module, data, file, tapped.inputs)
-        self.result["int8"] = {"file": file.name, "bytes": file.stat().st_size, "metrics": measured}
-        for name in next(iter(measured.values())):
+        draft, file = folder / ".model_int8.draft.onnx", folder / "model_int8.onnx"
+        file.unlink(missing_ok=True)
+        try:
+            int8.quantize(folder / "model.onnx", draft, data.calibration(self.calibration_samples), tapped.inputs)
+            fp32 = self._measure(module, data, folder / "model.onnx", tapped.inputs)
+            quantized = self._measure(module, data, draft, tapped.inputs)
+            monitor = str(self.monitor)
+            if monitor not in fp32:
+                raise ConfigError(f"export.monitor: no metric {monitor!r}.{nearest(monitor, fp32)}")
+            try:
+                int8.check_metric(monitor, fp32[monitor], quantized[monitor], self.int8_tolerance)
+            except ValueError as error:
+                raise ConfigError(f"export.int8_tolerance: {error}. {folder / 'model.onnx'} is kept") from error
+            draft.replace(file)
+        finally:
+            draft.unlink(missing_ok=True)
+        self.result["int8"] = {
+            "file": file.name,
+            "bytes": file.stat().st_size,
+            "metrics": {"fp32": fp32, "int8": quantized},
+        }
+        for name, value in quantized.items():
             if "/" not in name:
-                log.info("%s: %s %.4f, fp32 %.4f", file, name, measured["int8"][name], measured["fp32"][name])
+                log.info("%s: %s %.4f, fp32 %.4f", file, name, value, fp32[name])
 
     @staticmethod
     def _measure(module: Distiller, data: Any, file: Path, inputs: Mapping[str, str]) -> dict[str, float]:

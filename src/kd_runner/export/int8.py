@@ -1,5 +1,6 @@
 """INT8 static quantization by onnxruntime."""
 
+import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,27 @@ class _Samples(CalibrationDataReader):
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._feeds, None)
+
+
+def check_metric(name: str, fp32: float, int8: float, tolerance: float) -> None:
+    """Compare the metric of the INT8 file with that of the fp32 file.
+
+    Args:
+        name: the metric, larger is better.
+        fp32: its value for the fp32 file.
+        int8: its value for the INT8 file.
+        tolerance: largest drop that is accepted, in the metric's own unit (0.01 is one point).
+
+    Raises:
+        ValueError: the drop is larger, or one of the values is not finite.
+    """
+    if not (math.isfinite(fp32) and math.isfinite(int8)):
+        raise ValueError(f"{name} is {int8} with INT8 weights and {fp32} with fp32 weights: nothing to compare")
+    if fp32 - int8 > tolerance:
+        raise ValueError(
+            f"INT8 loses {100 * (fp32 - int8):.2f} points of {name} ({int8:.4f}, fp32 {fp32:.4f}); the tolerance is "
+            f"{100 * tolerance:g} points"
+        )
 
 
 def quantize(source: Path, target: Path, batches: Iterable[Mapping[str, Tensor]], inputs: Mapping[str, str]) -> None:
