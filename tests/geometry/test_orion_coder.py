@@ -1,4 +1,4 @@
-"""Boxes to codes and back, and which of them are kept."""
+"""Boxes to codes and back, and selection of the best boxes."""
 
 import math
 
@@ -9,14 +9,14 @@ from kd_runner.geometry.orion_coder import best_boxes, decode, encode
 BOUNDS = torch.tensor([-60.0, -60, -10, 60, 60, 10])
 
 
-def test_a_code_holds_the_centre_logarithms_and_the_direction() -> None:
+def test_numbers_of_a_code() -> None:
     """The code is Bench2Drive's: width before length, yaw -heading - pi/2, whose sine and cosine are -cos and -sin."""
     box = torch.tensor([3.0, -4.0, 0.5, 4.5, 2.0, 1.6, 2.0, 5.0, -1.0])
     expected = [3, -4, 0.5, *(math.log(v) for v in (2, 4.5, 1.6)), -math.cos(2), -math.sin(2), 5, -1]
     torch.testing.assert_close(encode(box), torch.tensor(expected))
 
 
-def test_decode_undoes_encode_and_ignores_the_length_of_the_direction() -> None:
+def test_decode_inverts_encode_for_any_length_of_the_direction() -> None:
     torch.manual_seed(0)
     boxes = torch.rand(20, 9) * 3 + 0.1  # yaw within (0, pi)
     codes = encode(boxes)
@@ -33,7 +33,7 @@ def test_a_query_may_give_several_boxes_and_the_best_come_first() -> None:
     assert labels.tolist() == [[0, 1, 1]] and boxes[0, :, 0].tolist() == [7, 8, 7]
 
 
-def test_weak_and_distant_boxes_are_no_boxes() -> None:
+def test_boxes_below_the_score_or_out_of_range_are_dropped() -> None:
     codes = torch.zeros(1, 3, 10)
     codes[0, 1, 1] = 61
     _, scores, labels = best_boxes(torch.tensor([[[2.0], [3.0], [-3.0]]]), codes, 9, 0.2, BOUNDS)

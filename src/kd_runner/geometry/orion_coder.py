@@ -1,4 +1,8 @@
-"""Boxes as the ten numbers that the detection head regresses, and its best boxes."""
+"""Box codes of ORION's detection head, and decoding of its best boxes.
+
+A code is ten numbers: x, y, z, log w, log l, log h, sin, cos, vx, vy, of boxes in Bench2Drive's convention (w, l, h;
+yaw = -heading - pi/2). Meters, radians, m/s.
+"""
 
 import torch
 from torch import Tensor
@@ -6,18 +10,31 @@ from torch import Tensor
 from kd_runner.geometry.boxes3d import from_bench2drive, to_bench2drive
 
 CODE_SIZE = 10
+_MIN_SIZE_M = 1e-3
 
 
 def encode(boxes: Tensor) -> Tensor:
-    """Boxes `(..., 9)` as in `geometry.boxes3d` to codes `(..., 10)`, which are in Bench2Drive's convention: center,
-    logarithms of width, length, height, sine and cosine of the yaw (-heading - pi/2), vx, vy. Meters, radians, m/s.
+    """Codes of boxes.
+
+    Args:
+        boxes: `(..., 9)`, as in `geometry.boxes3d`.
+
+    Returns:
+        `(..., 10)`.
     """
     center, size, yaw, velocity = to_bench2drive(boxes).split((3, 3, 1, 2), dim=-1)
-    return torch.cat((center, size.clamp(min=1e-3).log(), yaw.sin(), yaw.cos(), velocity), dim=-1)
+    return torch.cat((center, size.clamp(min=_MIN_SIZE_M).log(), yaw.sin(), yaw.cos(), velocity), dim=-1)
 
 
 def decode(codes: Tensor) -> Tensor:
-    """Inverse of `encode`; the yaw lies in [-pi, pi)."""
+    """Inverse of `encode`; yaw within [-pi, pi).
+
+    Args:
+        codes: `(..., 10)`.
+
+    Returns:
+        `(..., 9)`, as in `geometry.boxes3d`.
+    """
     center, size, sine, cosine, velocity = codes.split((3, 3, 1, 1, 2), dim=-1)
     return from_bench2drive(torch.cat((center, size.exp(), torch.atan2(sine, cosine), velocity), dim=-1))
 
@@ -25,18 +42,24 @@ def decode(codes: Tensor) -> Tensor:
 def best_boxes(
     logits: Tensor, codes: Tensor, num: int, min_score: float, bounds: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The `num` best pairs of query and class: boxes `(B, num, 9)`, scores and labels `(B, num)`, best first.
+    """The `num` best pairs of query and class, best first.
 
-    Those below `min_score`, or with a center outside `bounds (6,)`, get the score 0 and the label -1: the shapes do
+    Boxes with a score of at most `min_score` or a center outside `bounds` get score 0 and label -1, so that shapes do
     not depend on the data.
 
     Args:
         logits: `(B, Q, classes)`.
         codes: `(B, Q, 10)`.
+        num: number K of boxes, at most Q * classes.
+        min_score: scores must exceed it.
+        bounds: `(6,)`, minimum x, y, z and maximum x, y, z in meters.
+
+    Returns:
+        Boxes `(B, K, 9)` as in `geometry.boxes3d`, scores `(B, K)`, labels `(B, K)`.
     """
     classes = logits.shape[-1]
-    scores, which = logits.sigmoid().flatten(1).topk(min(num, logits.shape[1] * classes), dim=1)
-    labels, query = which % classes, which // classes
+    scores, index = logits.sigmoid().flatten(1).topk(min(num, logits.shape[1] * classes), dim=1)
+    labels, query = index % classes, index // classes
     boxes = decode(codes.gather(1, query[..., None].expand(-1, -1, CODE_SIZE)))
     center = boxes[..., :3]
     keep = (scores > min_score) & ((center >= bounds[:3]) & (center <= bounds[3:])).all(-1)
