@@ -19,8 +19,8 @@ from kd_runner.data.bench2drive.dataset import Bench2Drive
 from kd_runner.data.bench2drive.infos import check_info
 from kd_runner.data.order import SeededDataset
 from kd_runner.errors import ConfigError
+from kd_runner.geometry.projection import project
 from kd_runner.synthetic.driving.bench2drive_writer import write
-from kd_runner.synthetic.driving.cameras import project
 
 MINI = {"resize": (0.74, 0.9), "crop": (64, 128), "final": (128, 128)}
 

@@ -105,7 +105,7 @@ def test_written_once_and_never_over_something_else(root: Path, tmp_path: Path) 
     (tmp_path / "mine.txt").write_text("")
     with pytest.raises(ConfigError, match=r"data\.root=.* something else"):
         write(tmp_path, **SMALL)
-    with pytest.raises(ConfigError, match=r"data\.num_val is 0"):
+    with pytest.raises(ValueError, match="num_val=0: must be at least 1"):
         write(tmp_path / "x", **{**SMALL, "num_val": 0})
 
 

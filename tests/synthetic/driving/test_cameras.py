@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from kd_runner.geometry.boxes3d import corners, from_bench2drive
+from kd_runner.geometry.projection import lidar2img, project
 from kd_runner.synthetic.driving.bench2drive_writer import frame_info
-from kd_runner.synthetic.driving.cameras import RIG, lidar2ego, lidar2img, project
+from kd_runner.synthetic.driving.cameras import RIG, lidar2ego
 from kd_runner.synthetic.driving.check import reproject
 from kd_runner.synthetic.driving.raster import NOTHING, render
 from kd_runner.synthetic.driving.scene import Scene, make_scene

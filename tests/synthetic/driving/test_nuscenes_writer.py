@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kd_runner.errors import ConfigError
 from kd_runner.synthetic.driving.nuscenes_writer import TABLES, VERSION, write
 
 SIZE = {"num_train_scenes": 2, "num_val_scenes": 1, "num_keyframes": 3, "channels": 8, "azimuths": 90}
@@ -117,7 +116,7 @@ def test_a_longer_list_begins_with_the_shorter_one(root: Path, tmp_path: Path) -
 
 
 def test_arguments_out_of_range(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="sweeps_between is 5"):
+    with pytest.raises(ValueError, match="sweeps_between=5: must be 0 to 4"):
         write(tmp_path / "a", sweeps_between=5)
-    with pytest.raises(ConfigError, match="num_keyframes is 0"):
+    with pytest.raises(ValueError, match="num_keyframes=0: must be at least 1"):
         write(tmp_path / "a", num_keyframes=0)

@@ -17,14 +17,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from kd_runner.errors import ConfigError
 from kd_runner.geometry.boxes3d import to_bench2drive
-from kd_runner.runtime.write_once import write_once
 from kd_runner.synthetic.driving.cameras import RIG, lidar2ego
 from kd_runner.synthetic.driving.raster import render
 from kd_runner.synthetic.driving.road import Array
 from kd_runner.synthetic.driving.scene import EGO_SIZE, Scene, make_scene
 from kd_runner.synthetic.driving.toy_colors import in_toy_colors
+from kd_runner.synthetic.driving.writing import Arguments, clip_random, write_world
 
 Info = dict[str, Any]
 """What Bench2DriveZoo stores of one frame."""
@@ -69,9 +68,10 @@ def write(
         toy_colors: paint every class in a color of its own (`toy_colors.in_toy_colors`).
 
     Raises:
-        ConfigError: an argument is out of range, or `root` holds anything else.
+        ValueError: an argument is out of range.
+        ConfigError: `root` holds anything else.
     """
-    manifest = {
+    arguments = {
         "format": FORMAT,
         "num_train": num_train,
         "num_val": num_val,
@@ -84,31 +84,25 @@ def write(
         "toy_colors": toy_colors,
         "seed": seed,
     }
-    for name, low in (("num_train", 1), ("num_val", 1), ("num_frames", 1), ("frame_stride", 1), ("width", 32)):
-        if manifest[name] < low:
-            raise ConfigError(f"data.{name} is {manifest[name]}: at least {low}")
-    if height < 18:
-        raise ConfigError(f"data.height is {height}: at least 18")
-    root = Path(root)
-    write_once(root, manifest, lambda folder: _fill(folder, manifest))
-    return root
+    lowest = {"num_train": 1, "num_val": 1, "num_frames": 1, "frame_stride": 1, "width": 32, "height": 18}
+    return write_world(root, arguments, lowest, _fill)
 
 
-def _fill(folder: Path, numbers: dict[str, int]) -> None:
+def _fill(folder: Path, arguments: Arguments) -> None:
     (folder / "infos").mkdir()
     (folder / "splits").mkdir()
     maps: dict[str, dict[str, list[Any]]] = {}
     lists: dict[str, list[str]] = {}
-    frames = [i * numbers["frame_stride"] for i in range(numbers["num_frames"])]
+    frames = [i * arguments["frame_stride"] for i in range(arguments["num_frames"])]
     for split, code in _SPLITS.items():
         infos, lists[split] = [], []
         towns = _TOWNS[split]
-        for k in range(numbers[f"num_{split}"]):
-            random = np.random.default_rng([numbers["seed"], code, k])
+        for k in range(arguments[f"num_{split}"]):
+            random = clip_random(arguments["seed"], code, k)
             origin = (_SPACING_M * (k // len(towns)), 0.0)
             scene = make_scene(random=random, route=k, town=towns[k % len(towns)], origin=origin, frames=frames)
-            scene = in_toy_colors(scene) if numbers["toy_colors"] else scene
-            infos += _write_clip(folder / "bench2drive", scene, numbers, random)
+            scene = in_toy_colors(scene) if arguments["toy_colors"] else scene
+            infos += _write_clip(folder / "bench2drive", scene, arguments, random)
             lists[split].append(f"v1/{scene.name}")
             _add_map(maps.setdefault(scene.town, _empty_map()), scene)
         _dump(infos, folder / "infos" / f"b2d_infos_{split}.pkl")
@@ -116,7 +110,7 @@ def _fill(folder: Path, numbers: dict[str, int]) -> None:
     (folder / "splits" / "bench2drive_base_train_val_split.json").write_text(json.dumps(lists, indent=1) + "\n")
 
 
-def _write_clip(root: Path, scene: Scene, numbers: dict[str, int], random: np.random.Generator) -> list[Info]:
+def _write_clip(root: Path, scene: Scene, arguments: Arguments, random: np.random.Generator) -> list[Info]:
     """Pictures of a clip, and its infos; a frame without boxes has none, as upstream."""
     infos = []
     for camera in RIG:
@@ -124,12 +118,12 @@ def _write_clip(root: Path, scene: Scene, numbers: dict[str, int], random: np.ra
     for frame, number in enumerate(scene.frames):
         pixels = np.zeros(len(scene.names), int)
         for camera in RIG:
-            size = {"width": numbers["width"], "height": numbers["height"]}
+            size = {"width": arguments["width"], "height": arguments["height"]}
             picture = render(scene, frame, camera, **size, random=random)
             path = root / "v1" / scene.name / "camera" / camera.folder / f"{number:05d}.jpg"
-            Image.fromarray(picture.image).save(path, quality=numbers["jpeg_quality"], subsampling=0)
+            Image.fromarray(picture.image).save(path, quality=arguments["jpeg_quality"], subsampling=0)
             pixels += np.bincount(picture.ids[picture.ids >= 0], minlength=len(pixels))
-        info = frame_info(scene, frame, pixels, numbers["width"], numbers["height"], numbers["min_pixels"])
+        info = frame_info(scene, frame, pixels, arguments["width"], arguments["height"], arguments["min_pixels"])
         if len(info["gt_names"]):
             infos.append(info)
     return infos

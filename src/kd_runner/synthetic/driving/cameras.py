@@ -56,18 +56,3 @@ def lidar2ego() -> Array:
     pose[:2, :2] = [[0.0, 1.0], [-1.0, 0.0]]
     pose[:3, 3] = -0.39, 0.0, 1.84
     return pose
-
-
-def project(points: Array, matrix: Array) -> tuple[Array, Array]:
-    """Image coordinates (..., 2) and depths (...) of points (..., 3) by a 4 x 4 projection; depth <= 0 lies behind."""
-    image = points @ matrix[:3, :3].T + matrix[:3, 3]
-    depth = image[..., 2]
-    safe = np.where(np.abs(depth) < 1e-9, 1e-9, depth)
-    return image[..., :2] / safe[..., None], depth
-
-
-def lidar2img(cam2ego: Array, intrinsic: Array, lidar2ego: Array) -> Array:
-    """(4, 4): LiDAR frame to homogeneous pixels, `intrinsic` (3, 3) padded @ inv(cam2ego) @ lidar2ego."""
-    padded = np.eye(4)
-    padded[:3, :3] = intrinsic
-    return padded @ np.linalg.inv(cam2ego) @ lidar2ego

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kd_runner.geometry.projection import lidar2img, project
 from kd_runner.synthetic.driving.bench2drive_writer import Info
-from kd_runner.synthetic.driving.cameras import RIG, lidar2img, project
+from kd_runner.synthetic.driving.cameras import RIG
 from kd_runner.synthetic.driving.raster import render
 from kd_runner.synthetic.driving.scene import Scene
 

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from kd_runner.geometry.boxes3d import footprints
 from kd_runner.synthetic.driving import surfaces
 from kd_runner.synthetic.driving.cameras import lidar2ego
 from kd_runner.synthetic.driving.road import Array
@@ -146,9 +148,8 @@ def _in_box_frame(vectors: Array, yaws: Array) -> Array:
 
 def _candidates(centers: Array, yaws: Array, sizes: Array, azimuths: int) -> tuple[Array, Array]:
     """(box, column) pairs such that any ray of the column may meet the box."""
-    long, wide = sizes[:, :1] / 2 * [1, 1, -1, -1], sizes[:, 1:2] / 2 * [1, -1, 1, -1]
-    c, v = np.cos(yaws)[:, None], np.sin(yaws)[:, None]
-    x, y = centers[:, :1] + c * long - v * wide, centers[:, 1:2] + v * long + c * wide
+    boxes = np.concatenate([centers, sizes, yaws[:, None]], 1)
+    x, y = np.moveaxis(footprints(torch.from_numpy(boxes)).numpy(), -1, 0)
     middle = np.arctan2(centers[:, 1], centers[:, 0])
     spread = np.abs((np.arctan2(y, x) - middle[:, None] + np.pi) % (2 * np.pi) - np.pi).max(1)
     # Around or above the sensor an outline has no width in angle.

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from kd_runner.data.nuscenes.taxonomy import ATTRIBUTES, CATEGORIES, attribute_of
-from kd_runner.errors import ConfigError
-from kd_runner.runtime.write_once import write_once
+from kd_runner.geometry.boxes3d import inside
 from kd_runner.synthetic.driving.cameras import lidar2ego
 from kd_runner.synthetic.driving.lidar import Lidar, Scan, scan
 from kd_runner.synthetic.driving.road import Array
 from kd_runner.synthetic.driving.scene import FRAME_S, Scene, make_scene
+from kd_runner.synthetic.driving.writing import Arguments, clip_random, write_world
 
 Row = dict[str, Any]
 
@@ -93,7 +94,8 @@ def write(
         channels, azimuths, max_range, range_noise, drop_out: of the `Lidar`.
 
     Raises:
-        ConfigError: an argument is out of range, or `root` holds anything else.
+        ValueError: an argument is out of range.
+        ConfigError: `root` holds anything else.
     """
     arguments: dict[str, Any] = {
         "format": FORMAT,
@@ -109,19 +111,13 @@ def write(
         "drop_out": drop_out,
         "seed": seed,
     }
-    for name in ("num_train_scenes", "num_val_scenes", "num_keyframes", "channels", "azimuths"):
-        if arguments[name] < 1:
-            raise ConfigError(f"data.prepare.{name} is {arguments[name]}: at least 1")
-    if num_unlabeled_scenes < 0:
-        raise ConfigError(f"data.prepare.num_unlabeled_scenes is {num_unlabeled_scenes}: at least 0")
     if not 0 <= sweeps_between < _KEY_TICKS:
-        raise ConfigError(f"data.prepare.sweeps_between is {sweeps_between}: 0 to {_KEY_TICKS - 1}")
-    root = Path(root)
-    write_once(root, arguments, lambda folder: _fill(folder, arguments))
-    return root
+        raise ValueError(f"sweeps_between={sweeps_between}: must be 0 to {_KEY_TICKS - 1}")
+    counts = ("num_train_scenes", "num_val_scenes", "num_keyframes", "channels", "azimuths")
+    return write_world(root, arguments, {"num_unlabeled_scenes": 0, **dict.fromkeys(counts, 1)}, _fill)
 
 
-def _fill(folder: Path, arguments: dict[str, Any]) -> None:
+def _fill(folder: Path, arguments: Arguments) -> None:
     lidar = Lidar(**{k: arguments[k] for k in ("channels", "azimuths", "max_range", "range_noise", "drop_out")})
     for name in ("samples/LIDAR_TOP", "sweeps/LIDAR_TOP", "maps", VERSION):
         (folder / name).mkdir(parents=True)
@@ -138,7 +134,7 @@ def _fill(folder: Path, arguments: dict[str, Any]) -> None:
     for split, code in SPLITS.items():
         splits[split] = []
         for k in range(arguments[split.replace("world", "num") + "_scenes"]):
-            random = np.random.default_rng([arguments["seed"], code, k])
+            random = clip_random(arguments["seed"], code, k)
             name, origin = f"{split}-{k:04d}", (1000.0 * (k + 1), 1000.0 * (code + 1))
             scene = make_scene(random=random, route=k, town="", origin=origin, frames=ticks, roadworks=True)
             scans = [scan(scene, frame, lidar, random) for frame in range(len(ticks))]
@@ -251,13 +247,9 @@ class _SceneRows:
     def _points_in(self, frame: int, centers: Array, sizes: Array) -> Array:
         """Points of a sweep in each box (N,)."""
         pose = self.scene.ego2world[frame] @ lidar2ego()
-        offsets = self.scans[frame].points[:, :3].astype(float) @ pose[:3, :3].T + pose[:3, 3] - centers[:, None]
-        yaws = self.scene.objects.yaws[frame][:, None]
-        along = np.cos(yaws) * offsets[..., 0] + np.sin(yaws) * offsets[..., 1]
-        across = np.cos(yaws) * offsets[..., 1] - np.sin(yaws) * offsets[..., 0]
-        half = sizes[:, None] / 2
-        inside = (np.abs(along) <= half[..., 0]) & (np.abs(across) <= half[..., 1])
-        return (inside & (np.abs(offsets[..., 2]) <= half[..., 2])).sum(1)
+        points = self.scans[frame].points[:, :3].astype(float) @ pose[:3, :3].T + pose[:3, 3]
+        boxes = np.concatenate([centers, sizes, self.scene.objects.yaws[frame][:, None]], 1)
+        return inside(torch.from_numpy(points), torch.from_numpy(boxes)).sum(1).numpy()
 
 
 def _neighbors(row: list[int]) -> list[tuple[int | None, int, int | None]]:

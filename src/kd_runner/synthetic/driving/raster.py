@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from kd_runner.geometry import boxes3d
+from kd_runner.geometry.projection import project
 from kd_runner.synthetic.driving import surfaces
-from kd_runner.synthetic.driving.cameras import Camera, project
+from kd_runner.synthetic.driving.cameras import Camera
 from kd_runner.synthetic.driving.road import Array
 from kd_runner.synthetic.driving.scene import Boxes, Scene, Weather
 
