@@ -19,8 +19,11 @@ def test_compare(here, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
     gains = [b["miou"] - a["miou"] for a, b in zip(found["arms"]["undistilled"], found["arms"]["distilled"])]
     assert found["gains"]["distilled"]["mean"] == pytest.approx(sum(gains) / 2)
     report = (folder / "report.md").read_text()
-    for word in ("Scale **mini**", "gap closed", "onnxruntime, ms", "iou/background", "± gain", "multiply-adds"):
+    for word in ("Scale **mini**", "onnxruntime, ms", "iou/background", "± gain", "multiply-adds", "Holm-corrected",
+                 "VOCSegmentation, split unlabeled", "Weights: the checkpoint with the best miou"):  # fmt: skip
         assert word in report
+    assert set(found["gains"]) == {"distilled", "distilled_same_labels"}
+    assert "<svg" in (folder / "comparison.html").read_text()
     assert (folder / "model.onnx").exists() and (folder / "comparison.png").stat().st_size > 5000
     assert found["costs"]["student"]["parameters"] < found["costs"]["teacher"]["parameters"] * 100
 
@@ -47,3 +50,19 @@ def test_a_comparison_does_only_what_is_missing(here, tmp_path: Path) -> None:
     assert after["seeds"] == [0, 1] and len(after["arms"]["distilled"]) == 2
     with pytest.raises(SystemExit):  # fewer seeds: another run
         here(*words, f"resume={folder}")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["seeds=[0,1,0]"], "seeds=[0, 1, 0]: seed 0 is there more than once"),
+        (["loss=[cosine_features]"], "task.arms.undistilled: it has no loss to train with"),
+        (["~callbacks.save_weights"], "task.arms.undistilled: no callback saves the trained weights"),
+        (["+task.arms.other={kd.temprature:2}"], "temprature"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_before_anything_trains(here, tmp_path, capfd, words, message) -> None:
+    with pytest.raises(SystemExit):
+        here("task=compare", "hydra.run.dir=compare", *words)
+    assert message in capfd.readouterr().out
+    assert not list(tmp_path.glob("compare/seed*"))
