@@ -154,7 +154,10 @@ _OF_COCO: dict[str, tuple[str, Arrange]] = {
     "images of another size": (r"\.jpg is 48 x 64 pixels", _all_files("data/*/*.jpg", _wide)),
 }
 
-CASES = {f"VOC: {name}": Case("voc", "", message, change, copy=True) for name, (message, change) in _OF_VOC.items()}
+CASES = {
+    f"VOC: {name}": Case("voc", "export=none callbacks=[checkpoints] logger=none", message, change, copy=True)
+    for name, (message, change) in _OF_VOC.items()
+}
 CASES |= {
     f"COCO: {name}": Case("unet", "task=train_teacher export=none callbacks=[checkpoints]", message, change, copy=True)
     for name, (message, change) in _OF_COCO.items()

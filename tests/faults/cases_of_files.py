@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from tests.faults.harness import Case
 
-_OWN = "--config-dir=mine loss=[task_ce,own]"
+_OWN = "--config-dir=mine loss=[task_ce,own] export=none callbacks=[checkpoints] logger=none"
 _YAML = """own:
   weight: 1.0
   inputs: {logits: student.logits, target: batch.target}

@@ -161,7 +161,19 @@ _OWN = {
     },
 }
 
-CASES = {f"voc {words}": Case("voc", words, message) for words, message in _VOC.items()}
+# What is not refused today is at least soon over.
+_SHORT = "logger=none trainer.max_epochs=1 "
+_SHORTER = _SHORT + "export=none callbacks=[checkpoints] "
+
+
+def _voc(words: str) -> str:
+    """The words of a case, behind those that leave out what the case does not need."""
+    if words.startswith(("task", "run", "logger", "scale", "experiment")):
+        return words
+    return (_SHORT if words.startswith("export") else _SHORTER) + words
+
+
+CASES = {f"voc {words}": Case("voc", _voc(words), message) for words, message in _VOC.items()}
 for _system, _more in _OWN.items():
     for _words, _message in {**_EVERYWHERE, **_more}.items():
-        CASES[f"{_system} {_words}"] = Case(_system, _words, _message)
+        CASES[f"{_system} {_words}"] = Case(_system, _SHORTER + _words, _message)

@@ -1,9 +1,9 @@
-"""A small data set of people in COCO's layout: drawn figures that hide each other, on real photographs.
+"""A small data set of persons in COCO's layout: drawn figures that occlude each other, on real photographs.
 
 Every scene is a crop of a photograph with groups of figures on it, the nearer ones in front. All are of one class,
-so a box of a hidden figure holds parts of others: to tell them apart a net has to see whom the box fits.
-Annotations are of what is seen, as in COCO: area, box, and segmentation, polygons where the visible part has no hole
-and compressed run lengths where it has.
+so a box of an occluded figure holds parts of others, and a net has to find out which one the box fits.
+Annotations are of the visible parts, as in COCO: area, box, and segmentation (polygons, or compressed run lengths where
+the visible part has a hole).
 
 No validation scene shares a photograph pixel with any other split, and no scene is in two splits.
 """
@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as rle
 
-from kd_runner.runtime.write_once import write_once
 from kd_runner.synthetic.persons import figure
 from kd_runner.synthetic.photographs import Photographs
+from kd_runner.synthetic.writing import write_checked
 
 # Raised whenever the same arguments would give other files.
 FORMAT = 1
 
 _SPLITS = {"train": 0, "val": 1, "unlabeled": 2, "teacher": 3}
-_LEAST_SHARE = 0.45  # of a figure that is seen, or it, or the one that hides it, is left out
-_LEAST_SIDE = 0.1  # of the picture's side, for a visible part
+_LEAST_VISIBLE = 0.45  # fraction; else the figure, or the one that hides it, is left out
+_LEAST_SIDE = 0.1  # of a visible part, as a fraction of the image's side
 
 Mask = NDArray[np.bool_]
 
@@ -42,26 +42,29 @@ def write(
     size: int = 96,
     seed: int = 0,
 ) -> Path:
-    """Write the scenes below `root` once and return `root`.
+    """Write the data set once, see `write_checked`.
 
-    For each split of `train`, `val`, `unlabeled`, `teacher` there is a folder of pictures of `size` x `size` pixels
-    and `annotations/instances_<split>.json`. Those of `unlabeled` hold boxes, as a detector would give, and no
+    Each split of `train`, `val`, `unlabeled`, `teacher` has a folder of images and
+    `annotations/instances_<split>.json`. Those of `unlabeled` hold boxes, as a detector would give, and no
     segmentation. Scene k of a split depends on `seed`, `size`, the split and k alone, so a longer split begins with
     the shorter one.
 
-    A complete data set of the same arguments is used as it is; a stopped run leaves nothing half done.
+    Args:
+        root: folder of the data set.
+        num_train, num_val, num_unlabeled, num_teacher: number of images of each split.
+        size: height and width of the images in pixels.
+        seed: seed of all scenes.
 
-    Raises ValueError if an argument is out of range, or if `root` holds anything else.
+    Returns:
+        `root`.
+
+    Raises:
+        ValueError: an argument is out of range, or `root` holds anything else.
     """
     counts = {"train": num_train, "val": num_val, "unlabeled": num_unlabeled, "teacher": num_teacher}
-    for name, count in counts.items():
-        if count < 0:
-            raise ValueError(f"data.prepare.num_{name} is {count}: a number of pictures cannot be negative")
-    if size < 32:
-        raise ValueError(f"data.prepare.size is {size}: below 32 pixels the figures cannot be told apart")
-    manifest = {"format": FORMAT, "size": size, "seed": seed, **{f"num_{k}": v for k, v in counts.items()}}
-    write_once(Path(root), manifest, lambda draft: _write_files(draft, counts, size, seed))
-    return Path(root)
+    arguments = {"format": FORMAT, "size": size, "seed": seed, **{f"num_{k}": v for k, v in counts.items()}}
+    at_least = {"size": 32, **{f"num_{k}": 0 for k in counts}}  # smaller figures cannot be recognized
+    return write_checked(root, arguments, at_least, lambda folder: _write_files(folder, counts, size, seed))
 
 
 def _write_files(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:
@@ -91,14 +94,16 @@ def _write_files(folder: Path, counts: dict[str, int], size: int, seed: int) -> 
 
 
 def scene(photographs: Photographs, size: int, random: np.random.Generator) -> tuple[NDArray[np.uint8], list[Mask]]:
-    """A picture (size, size, 3) and the visible part (size, size) of every figure on it, the farthest first.
+    """Draw a scene.
 
-    At least one; as in COCO, a figure of which little is seen has no annotation.
+    Returns:
+        Image (size, size, 3) and visible masks (size, size), the farthest first; at least one. Small visible parts are
+        left out.
     """
     picture = photographs.patch(size, size, random).astype(np.float32) * random.uniform(0.55, 1.0)
     owners = np.zeros((size, size), np.uint8)
-    whole: list[int] = []  # areas of those placed, if nothing hid them
-    # Higher up in the picture is farther away, and smaller.
+    whole: list[int] = []  # areas of the figures without occlusion
+    # Higher up in the image is farther away, and smaller.
     near = np.sort(random.beta(1.6, 1.2, int(random.integers(2, 8))))
     middle = random.uniform(0.2, 0.8)
     for depth in near:
@@ -108,17 +113,17 @@ def scene(photographs: Photographs, size: int, random: np.random.Generator) -> t
             middle = random.uniform(0.1, 0.9)  # another group
         left = round(size * middle + random.normal(0, 0.38) * height - person.cover.shape[1] / 2)
         top = round(size * (0.52 + 0.5 * depth)) - person.cover.shape[0]
-        there, part = _shared(top, left, person.cover.shape, size)
+        window, part = _overlap(top, left, person.cover.shape, size)
         cover = person.cover[part]
         mask = np.zeros((size, size), bool)
-        mask[there] = cover > 0.5
+        mask[window] = cover > 0.5
         seen = np.bincount(owners[~mask], minlength=len(whole) + 1)[1:]
         area = int((person.cover > 0.5).sum())
-        if any(s < _LEAST_SHARE * w for s, w in zip([mask.sum(), *seen], [area, *whole])):
+        if any(s < _LEAST_VISIBLE * w for s, w in zip([mask.sum(), *seen], [area, *whole])):
             continue
         light = photographs.patch(cover.shape[0], cover.shape[1], random)[..., :1]
         surface = person.colors[part] * (0.7 + 0.55 * light / 255)
-        picture[there] += cover[..., None] * (surface - picture[there])
+        picture[window] += cover[..., None] * (surface - picture[window])
         whole.append(area)
         owners[mask] = len(whole)
     masks = [mask for n in range(len(whole)) if _large_enough(mask := owners == n + 1, size)]
@@ -127,12 +132,14 @@ def scene(photographs: Photographs, size: int, random: np.random.Generator) -> t
     return picture.clip(0, 255).astype(np.uint8), masks
 
 
-def _shared(top: int, left: int, shape: tuple[int, ...], size: int) -> tuple[Any, Any]:
-    """Where a figure of `shape` lies on a picture of `size`, and which part of the figure that is."""
+def _overlap(top: int, left: int, shape: tuple[int, ...], size: int) -> tuple[Any, Any]:
+    """Slices of the image that a figure covers, and slices of the figure that lie on the image."""
     first = np.maximum([top, left], 0)
     last = np.maximum(np.minimum([top + shape[0], left + shape[1]], size), first)
-    there, part = ((slice(a, b) for a, b in zip(first - at, last - at)) for at in (0, np.array([top, left])))
-    return tuple(there), tuple(part)
+    window, part = (
+        (slice(a, b) for a, b in zip(first - origin, last - origin)) for origin in (0, np.array([top, left]))
+    )
+    return tuple(window), tuple(part)
 
 
 def _large_enough(mask: Mask, size: int) -> bool:
@@ -140,7 +147,7 @@ def _large_enough(mask: Mask, size: int) -> bool:
 
 
 def _measured(mask: Mask, with_shape: bool) -> dict[str, Any]:
-    """`bbox`, and with a shape `area` and `segmentation` too, of one visible part."""
+    """`bbox` of a visible part and, with `with_shape`, its `area` and `segmentation`."""
     polygons = _polygons(mask)
     if polygons is None:
         runs = rle.encode(np.asfortranarray(mask, np.uint8))
@@ -166,6 +173,6 @@ def _polygons(mask: Mask) -> list[list[float]] | None:
             return None
         steps = np.diff(line, axis=0)
         corners = np.any(steps != np.roll(steps, 1, axis=0), axis=1)
-        # From the middle of a padding pixel to the corner of the picture.
+        # From the center of a padding pixel to the corner of the image.
         polygons.append((line[:-1][corners] + [left - 0.5, top - 0.5]).ravel().tolist())
     return polygons

@@ -1,4 +1,4 @@
-"""A small data set in the layout of VOC2012, made of real pictures only.
+"""A small data set in the layout of VOC2012, composed of real images.
 
 Every scene is a crop of a photograph with one to three handwritten digits on it; a digit is an object whose
 surface is another, tinted crop of a photograph, so neither color nor texture tells its class: digit d has
@@ -21,8 +21,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from kd_runner.data.voc.dataset import VOID, voc_palette
-from kd_runner.runtime.write_once import write_once
 from kd_runner.synthetic.photographs import Photographs
+from kd_runner.synthetic.writing import write_checked
 
 Array = NDArray[np.uint8]
 
@@ -45,28 +45,29 @@ def write(
     size: int = 96,
     seed: int = 0,
 ) -> Path:
-    """Write the scenes below `root` once and return the folder `root/VOCdevkit/VOC2012`.
+    """Write the data set once, see `write_checked`.
 
-    Pictures are `size` x `size` pixels. `ImageSets/Segmentation` lists `train`, `val`, `trainval`,
-    `unlabeled` (pictures without a mask file) and `teacher` (pictures with one). Scene k of a list depends on
-    `seed`, `size`, the list and k alone, so a longer list begins with the shorter one.
+    `ImageSets/Segmentation` lists `train`, `val`, `trainval`, `unlabeled` (images without a mask file) and `teacher`
+    (images with one). Scene k of a list depends on `seed`, `size`, the list and k alone, so a longer list begins with
+    the shorter one.
 
-    A complete data set of the same arguments is used as it is. The files are written into a folder beside
-    `root` that is renamed at the end: a stopped run leaves nothing half done, and of two runs at once one
-    wins.
+    Args:
+        root: folder of the data set.
+        num_train, num_val, num_unlabeled, num_teacher: number of images of each list.
+        size: height and width of the images in pixels.
+        seed: seed of all scenes.
 
-    Raises ValueError if an argument is out of range, or if `root` holds anything else.
+    Returns:
+        The folder `root/VOCdevkit/VOC2012`.
+
+    Raises:
+        ValueError: an argument is out of range, or `root` holds anything else.
     """
     counts = {"train": num_train, "val": num_val, "unlabeled": num_unlabeled, "teacher": num_teacher}
-    for name, count in counts.items():
-        if count < 0:
-            raise ValueError(f"data.num_{name} is {count}: a number of pictures cannot be negative")
-    if size < 32:
-        raise ValueError(f"data.size is {size}: below 32 pixels the digits cannot be told apart")
-    root = Path(root)
-    manifest = {"format": FORMAT, "size": size, "seed": seed, **{f"num_{k}": v for k, v in counts.items()}}
-    write_once(root, manifest, lambda draft: _write_files(draft / "VOCdevkit" / "VOC2012", counts, size, seed))
-    return root / "VOCdevkit" / "VOC2012"
+    arguments = {"format": FORMAT, "size": size, "seed": seed, **{f"num_{k}": v for k, v in counts.items()}}
+    at_least = {"size": 32, **{f"num_{k}": 0 for k in counts}}  # smaller digits cannot be recognized
+    folder = Path("VOCdevkit") / "VOC2012"
+    return write_checked(root, arguments, at_least, lambda new: _write_files(new / folder, counts, size, seed)) / folder
 
 
 def _write_files(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:
@@ -93,7 +94,7 @@ def _write_files(folder: Path, counts: dict[str, int], size: int, seed: int) -> 
 
 
 class _Sources:
-    """The digits and the photograph parts that the scenes of one side may use; `held_out` is validation's."""
+    """Digits and photograph parts for the scenes of training or, with `held_out`, of validation."""
 
     def __init__(self, held_out: bool) -> None:
         digits = load_digits()
@@ -106,19 +107,19 @@ class _Sources:
 
 
 def _scene(sources: _Sources, size: int, random: np.random.Generator) -> tuple[Array, Array, Array]:
-    """(image H x W x 3, class labels H x W, instance numbers H x W), the last two with the void contour."""
+    """Image (H, W, 3), class labels (H, W) and instance numbers (H, W), the last two with the void contour."""
     image = _dim(sources.photographs.patch(size, size, random), random)
     classes = np.zeros((size, size), np.uint8)
     instances = np.zeros((size, size), np.uint8)
-    placed: list[tuple[int, int, int]] = []
+    squares: list[tuple[int, int, int]] = []
     for instance in range(1, int(random.integers(1, 4)) + 1):
-        place = _free_place(placed, size, random)
-        if place is None:
+        square = _free_square(squares, size, random)
+        if square is None:
             continue
-        placed.append(place)
-        top, left, side = place
+        squares.append(square)
+        top, left, side = square
         chosen = int(random.integers(len(sources.digits)))
-        # One pixel wider than the picture on each side, so that the contour can be cut like the object.
+        # One pixel wider than the image on each side, so that the contour can be cut like the object.
         canvas = np.zeros((size + 2, size + 2), bool)
         canvas[top + 1 : top + 1 + side, left + 1 : left + 1 + side] = _silhouette(sources.digits[chosen], side, random)
         contour = _dilate(canvas)[1:-1, 1:-1]
@@ -130,16 +131,16 @@ def _scene(sources: _Sources, size: int, random: np.random.Generator) -> tuple[A
     return image, classes, instances
 
 
-def _free_place(
-    placed: list[tuple[int, int, int]], size: int, random: np.random.Generator
+def _free_square(
+    others: list[tuple[int, int, int]], size: int, random: np.random.Generator
 ) -> tuple[int, int, int] | None:
-    """(top, left, side) of a square that hides little of those before it; None after ten tries."""
+    """Random (top, left, side) of a square that hides little of the others; None after ten attempts."""
     for _ in range(10):
         side = int(size * random.uniform(0.46, 0.72))
         top, left = (int(v) for v in random.integers(0, size - side + 1, size=2))
         overlaps = (
             max(0, min(top + side, t + s) - max(top, t)) * max(0, min(left + side, x + s) - max(left, x)) / (s * s)
-            for t, x, s in placed
+            for t, x, s in others
         )
         if max(overlaps, default=0.0) < 0.2:
             return top, left, side
@@ -153,14 +154,14 @@ def _surface(patch: Array, random: np.random.Generator) -> Array:
 
 
 def _silhouette(digit: Array, side: int, random: np.random.Generator) -> NDArray[np.bool_]:
-    """The strokes of an 8 x 8 digit as a smooth mask of side x side, turned by up to 12 degrees."""
+    """The strokes of an 8 x 8 digit as a smooth mask (side, side), rotated by up to 12 degrees."""
     grown = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
     turned = grown.rotate(random.uniform(-12, 12), Image.Resampling.BILINEAR)
     return np.asarray(turned) > 80
 
 
 def _dim(patch: Array, random: np.random.Generator) -> Array:
-    """The patch at 35 to 65 % of its brightness, every channel on its own."""
+    """The patch at 35 to 65 % of its brightness, random per channel."""
     return (patch * random.uniform(0.35, 0.65, size=3)).astype(np.uint8)
 
 

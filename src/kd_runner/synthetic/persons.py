@@ -1,4 +1,4 @@
-"""Simple people: articulated figures in random poses and clothes."""
+"""Drawn persons: articulated figures in random poses and clothes."""
 
 import math
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-_FINER = 3  # drawn at so many times the size, then averaged: smooth edges
+_FINER = 3  # oversampling, for smooth edges
 
 Color = tuple[int, int, int]
 
@@ -17,14 +17,14 @@ _HAIR: list[Color] = [(30, 24, 20), (70, 45, 28), (120, 84, 48), (196, 160, 96),
 
 
 class Figure(NamedTuple):
-    """Colors (h, w, 3) uint8 and the share (h, w) of each pixel that it covers; it stands on the last row."""
+    """Colors (h, w, 3) uint8 and coverage (h, w) of each pixel in 0..1; the feet are in the last row."""
 
     colors: NDArray[np.uint8]
     cover: NDArray[np.float64]
 
 
 def figure(height: int, random: np.random.Generator) -> Figure:
-    """A standing or walking person of about `height` pixels, in the smallest array that holds it."""
+    """Draw a standing or walking person of about `height` pixels, in the smallest array that holds it."""
     unit = height * _FINER
     # Room for raised and stretched arms.
     canvas = Image.new("RGBA", (int(1.4 * unit), int(1.35 * unit)))
@@ -34,7 +34,7 @@ def figure(height: int, random: np.random.Generator) -> Figure:
 
 
 def _draw(pen: ImageDraw.ImageDraw, crown: complex, unit: float, random: np.random.Generator) -> None:
-    """Points are x + yi in pixels, lengths shares of the body's height, angles radians from straight down."""
+    """Points are x + yi in pixels, lengths fractions of the body's height, angles in radians from straight down."""
     skin, hair = (kinds[random.integers(len(kinds))] for kinds in (_SKIN, _HAIR))
     top, bottom, shoes = (_cloth(random) for _ in range(3))
     sleeves = top if random.random() < 0.6 else skin
@@ -47,7 +47,7 @@ def _draw(pen: ImageDraw.ImageDraw, crown: complex, unit: float, random: np.rand
     stride = abs(random.normal(0, 0.2))
 
     def limb(start: complex, parts: tuple[tuple[float, float, Color], ...], width: float) -> complex:
-        """Draws parts of (length, angle, color) from the far one to the near one; returns the end."""
+        """Draw parts of (length, angle, color), the last one first; returns the end point."""
         shapes = []
         for length, angle, color in parts:
             end = start + length * unit * _towards(angle)
@@ -81,7 +81,7 @@ def _draw(pen: ImageDraw.ImageDraw, crown: complex, unit: float, random: np.rand
 
 
 def _cloth(random: np.random.Generator) -> Color:
-    """More often dull than bright."""
+    """A random color, more often dull than bright."""
     color = random.uniform(20, 245, 3)
     gray = color.mean()
     red, green, blue = gray + random.beta(1.2, 1.2) * (color - gray)

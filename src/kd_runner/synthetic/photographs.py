@@ -2,7 +2,7 @@
 
 They ship inside scikit-learn (`load_sample_images`), both CC BY 2.0: "china.jpg" by danielbuechele
 (flickr.com/photos/danielbuechele/6061409035) and "flower.jpg" by vultilion
-(flickr.com/photos/vultilion/6056698931). What is made of them is cropped, rescaled and recolored.
+(flickr.com/photos/vultilion/6056698931). Images made from them are cropped, rescaled and recolored.
 """
 
 import numpy as np
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-HELD_OUT_COLUMNS = 192  # of 640: the right part of both
+HELD_OUT_COLUMNS = 192  # of 640: the right part of both photographs
 
 
 class Photographs:
-    """The parts of the photographs that the scenes of one side may use; `held_out` is validation's."""
+    """Parts of the photographs for the scenes of training or, with `held_out`, of validation."""
 
     def __init__(self, held_out: bool):
         part = slice(-HELD_OUT_COLUMNS, None) if held_out else slice(None, -HELD_OUT_COLUMNS)

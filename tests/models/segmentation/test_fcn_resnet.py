@@ -38,7 +38,7 @@ def test_published_weights_load_with_and_without_the_auxiliary_head(monkeypatch:
 
 def test_a_failed_download_names_the_argument(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
-    with pytest.raises(ValueError, match="weights=COCO_WITH_VOC_LABELS_V1 could not be downloaded.*null"):
+    with pytest.raises(ValueError, match=r"weights=COCO_WITH_VOC_LABELS_V1 could not be downloaded.*null"):
         fcn_resnet50(weights="COCO_WITH_VOC_LABELS_V1")
 
 
