@@ -24,9 +24,10 @@ from omegaconf import OmegaConf
 from kd_runner.cli.main import CONF
 from kd_runner.report.statistics import Estimate, estimate
 from kd_runner.report.tables import markdown
-from kd_runner.runtime import run_folder
+from kd_runner.runtime import run_names
 from kd_runner.runtime.files import write_json, write_text
 from kd_runner.runtime.processes import in_parallel
+from kd_runner.runtime.run_folder import RunFolder
 
 GLOBAL = ["pruning.heads.ranking=global", "pruning.heads.floor=0.25", "pruning.hidden.ranking=global",
           "pruning.hidden.floor=0.25"]  # fmt: skip
@@ -74,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
 
 def settings(words: list[str], seed: int, epochs: int, steps: int) -> Any:
     """Plain, so that it travels to another process."""
-    run_folder.register_resolvers()
+    run_names.register_resolvers()
     shared = ["experiment=orion_kd", "pruning=half", f"seed={seed}", f"trainer.max_epochs={epochs}", "export=none",
               f"data.steps_per_epoch={steps}", "callbacks=[checkpoints,epoch_summary]",
               "trainer.check_val_every_n_epoch=1"]  # fmt: skip
@@ -95,7 +96,7 @@ def train(content: dict, folder: Path) -> None:
     cfg = OmegaConf.create(content)
     if (folder / "result.json").exists():
         return
-    train(cfg, folder)
+    train(cfg, RunFolder(folder))
     cut = cfg.copy()
     cut.student.checkpoint = str(folder / "student_untrained.safetensors")
     before = measure(cut, folder, build.student(cut), build.data(cut))

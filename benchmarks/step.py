@@ -53,6 +53,7 @@ from kd_runner.distillation.teacher_cache import identity
 from kd_runner.distillation.teacher_cache.recorded import RecordedTeacher
 from kd_runner.losses.kl_logits import KLLogits
 from kd_runner.losses.task_ce import CrossEntropy
+from kd_runner.runtime.run_folder import RunFolder
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 TEMPERATURE, ALPHA = 4.0, 0.9
@@ -103,7 +104,7 @@ def kd_runner(
     settings = OmegaConf.create({key: OmegaConf.load(CONF / f"{file}.yaml") for key, file in files.items()})
     settings.trainer.update(max_epochs=1, enable_checkpointing=False)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # no terminal, no bar
-        trainer = build.trainer(settings, Path(folder))
+        trainer = build.trainer(settings, RunFolder(folder))
         module = Distiller(ours, theirs, terms, optimizer=clock.sgd, alpha=ALPHA)
         if cache is not None:
             module.recorded_teacher = recorded(theirs, batches, cache)

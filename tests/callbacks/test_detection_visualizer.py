@@ -115,7 +115,7 @@ def test_goes_to_the_logger_and_to_the_file(data: Any, tmp_path: Path) -> None:
     assert not shown
     trainer.current_epoch = 1
     callback.on_validation_epoch_end(trainer, net)
-    callback.on_fit_end(trainer, net)
+    callback.save(net, trainer.datamodule, tmp_path)
     assert len(shown) == 1 and np.array_equal(np.asarray(Image.open(tmp_path / "pictures.png")), shown[0])
 
 

@@ -108,7 +108,7 @@ def demonstration(root: Path) -> list[Path]:
     leave_comparison(root / "unet", {"undistilled": [0.61, 0.62], "distilled": [0.66, 0.65]},
                      experiment="hierarchical_unet_kd", scale="full")  # fmt: skip
     begin(root / "stopped", config(0), "voc_kd")
-    write_json(root / "failed" / "failed.json", {"error": "teacher.checkpoint: no file t.pth"})
+    write_json(root / "failed" / "status.json", {"status": "failed", "error": "teacher.checkpoint: no file t.pth"})
     return [root, root / "nowhere"]
 
 

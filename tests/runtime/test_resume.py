@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from kd_runner.errors import ConfigError
-from kd_runner.runtime import run_folder
+from kd_runner.runtime import run_names
+from kd_runner.runtime.run_folder import RunFolder
 
 SLOW = ["data.steps_per_epoch=6", "trainer.max_epochs=3"]
 
@@ -60,7 +61,7 @@ def test_a_killed_run_ends_bit_equal(tmp_path: Path, tiny: list[str], callbacks:
 
     assert "going on from" in again.stdout
     (one,), (other,) = run_folders(whole), run_folders(broken)
-    ended = [torch.load(p / "checkpoints" / "last.ckpt", weights_only=False) for p in (one, other)]
+    ended = [torch.load(p / "checkpoints" / "last.ckpt", weights_only=True) for p in (one, other)]
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
         assert same(ended[0][key], ended[1][key]), key
     states = [next(v for k, v in c["callbacks"].items() if "RandomState" in k) for c in ended]
@@ -86,19 +87,19 @@ def test_resume_names_a_path_that_is_no_run(here, capfd: pytest.CaptureFixture[s
 
 def test_two_processes_cannot_hold_a_folder(tmp_path: Path) -> None:
     holder = subprocess.Popen(
-        [sys.executable, "-c", "import sys,pathlib,time\nfrom kd_runner.runtime import run_folder\n"
-         "with run_folder.lock(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)", str(tmp_path)],
+        [sys.executable, "-c", "import sys,time\nfrom kd_runner.runtime.run_folder import RunFolder\n"
+         "with RunFolder(sys.argv[1]).lock(): print('held', flush=True); time.sleep(60)", str(tmp_path)],
         stdout=subprocess.PIPE,
     )  # fmt: skip
     assert holder.stdout is not None and holder.stdout.readline()
-    with pytest.raises(ConfigError, match=r"hydra\.run\.dir"), run_folder.lock(tmp_path):
+    with pytest.raises(ConfigError, match=r"hydra\.run\.dir"), RunFolder(tmp_path).lock():
         pass
     holder.kill()
     holder.wait()
-    with run_folder.lock(tmp_path):  # a killed process lets go
+    with RunFolder(tmp_path).lock():  # a killed process lets go
         pass
 
 
 def test_processes_that_cannot_agree_on_a_folder_are_told_how(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="torchrun --rdzv-id NAME"):
-        run_folder.check_name(None, tmp_path / "job_none")
+        run_names.check_name(None, tmp_path / "job_none")

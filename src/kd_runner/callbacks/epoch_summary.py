@@ -11,12 +11,23 @@ log = logging.getLogger(__name__)
 
 
 class EpochSummary(Callback):
-    """Logs the epoch's mean of every loss term, the metrics of its validation, the learning rate and its time."""
+    """Logs the epoch's mean of every loss term, the metrics of its validation, the learning rate and its time.
+
+    A run that goes on in mid-epoch counts what came before as well.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor | float] = {}
         self._batches = 0
-        self._started = 0.0
+        self._started = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        sums = {name: float(total) for name, total in self._sums.items()}
+        return {"sums": sums, "batches": self._batches, "seconds": time.perf_counter() - self._started}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._sums, self._batches = dict(state_dict["sums"]), state_dict["batches"]
+        self._started = time.perf_counter() - state_dict["seconds"]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._sums, self._batches, self._started = {}, 0, time.perf_counter()

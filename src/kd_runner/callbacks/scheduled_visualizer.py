@@ -47,7 +47,7 @@ class ScheduledVisualizer(Callback):
                 if hasattr(logger.experiment, "add_image"):
                     logger.experiment.add_image("val/pictures", picture, trainer.global_step, dataformats="HWC")
 
-    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.is_global_zero:
-            picture = enlarge(self.draw(pl_module, trainer.datamodule))
-            Image.fromarray(picture).save(Path(trainer.default_root_dir) / "pictures.png")
+    def save(self, module: Distiller, data: Any, folder: Path) -> None:
+        """Write `pictures.png`; called by the task when the best weights are back."""
+        module.place_teacher(module.device)
+        Image.fromarray(enlarge(self.draw(module, data))).save(folder / "pictures.png")

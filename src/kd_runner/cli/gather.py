@@ -14,7 +14,7 @@ from kd_runner.report import full_scale, gathered_page
 from kd_runner.report.grouped import group
 from kd_runner.report.runs import collect
 from kd_runner.report.tables import markdown
-from kd_runner.runtime.run_folder import OUTPUTS
+from kd_runner.runtime.run_names import OUTPUTS
 
 
 def main(words: list[str] | None = None) -> int:

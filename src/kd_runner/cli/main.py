@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from kd_runner.errors import ConfigError
-from kd_runner.runtime import run_folder, sweep_session
+from kd_runner.runtime import run_names, sweep_session
+from kd_runner.runtime.ranks import is_first
+from kd_runner.runtime.run_folder import RunFolder
+from kd_runner.runtime.signals import Stopped, stoppable
 
 PACKAGE = Path(__file__).parents[1]
 CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if p.is_dir())  # in a wheel; in a checkout
@@ -21,8 +24,8 @@ log = logging.getLogger("kd_runner")
 def main() -> None:
     """`python -m kd_runner` and `kd-runner`."""
     sys.argv[1:] = _flags_first(sys.argv[1:])
-    run_folder.register_resolvers()
-    run_folder.name_sweep(sys.argv[1:])
+    run_names.register_resolvers()
+    run_names.name_sweep(sys.argv[1:])
     # A user's own Python files: those of the folder one stands in, and those beside one's own yaml files.
     sys.path[:0] = [os.getcwd(), *_config_dirs(sys.argv[1:])]
     # Idle OpenMP threads that spin make small operations many times slower on a busy machine.
@@ -49,18 +52,22 @@ def job(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    run = RunFolder(HydraConfig.get().runtime.output_dir, _hydra_files(cfg))
     sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
-    claimed = False
+    locked = False
     if sweeping:
-        _record_point(folder, "started")
+        _record_point(run.path, "started")
     try:
-        with run_folder.lock(folder):
-            claimed = True
-            score = perform(cfg, folder)
+        with stoppable(), run.lock(), run.log_to_file():
+            locked = True
+            score = _recorded(cfg, run)
         if sweeping:
-            _record_point(folder, "ended", score=score)
+            _record_point(run.path, "ended", score=score)
         return score
+    except Stopped as stop:
+        if is_first():
+            print(run.stop_message(), flush=True)
+        raise SystemExit(stop.code) from None
     except ConfigError as error:
         log.error("%s", error)
         log.debug("", exc_info=True)
@@ -72,9 +79,8 @@ def job(cfg: DictConfig) -> float | None:
             raise
         log.exception("this point failed; the others go on")
         message = f"{type(error).__name__}: {error}"
-    _record_point(folder, "failed" if claimed else "running", error=message)
-    if claimed:  # else another process works on this point, and its folder is not ours
-        run_folder.mark_failed(folder, message)
+    # A point whose folder could not be locked is at work in another process.
+    _record_point(run.path, "failed" if locked else "running", error=message)
     return float("nan")
 
 
@@ -86,26 +92,52 @@ def _record_point(folder: Path, status: str, **more: Any) -> None:
     sweep_session.record(hydra.job.num, folder, list(hydra.overrides.task), status, **more)
 
 
-def perform(cfg: DictConfig, folder: Path) -> float | None:
-    """Check the configuration, then do what `run` says."""
+def _recorded(cfg: DictConfig, run: RunFolder) -> float | None:
+    """`perform`, the way it ended recorded in the run's folder."""
+    try:
+        return perform(cfg, run)
+    except Stopped:
+        run.stop()
+        raise
+    except ConfigError as error:
+        run.fail(str(error))
+        raise
+    except Exception as error:
+        run.fail(f"{type(error).__name__}: {error}")
+        raise
+
+
+def _hydra_files(cfg: DictConfig) -> dict[str, str]:
+    """What Hydra would write to `.hydra/` before any of our code runs; the run writes it when it owns its folder."""
+    from hydra.core.hydra_config import HydraConfig
+
+    composed = OmegaConf.create({"hydra": HydraConfig.get()})
+    return {
+        "config.yaml": OmegaConf.to_yaml(cfg),
+        "hydra.yaml": OmegaConf.to_yaml(composed),
+        "overrides.yaml": OmegaConf.to_yaml(HydraConfig.get().overrides.task),
+    }
+
+
+def perform(cfg: DictConfig, run: RunFolder) -> float | None:
+    """Check the configuration, then do what `task` says."""
     import torch
     from hydra.utils import get_method
 
     from kd_runner.config import validate
     from kd_runner.runtime import launch
-    from kd_runner.runtime.processes import exit_with_parent
 
-    if "KD_RUNNER_LAUNCHED" in os.environ:
-        exit_with_parent()
-    run_folder.check_name(cfg.resume, folder)
+    run_names.check_name(cfg.resume, run.path)
+    if cfg.resume == "auto" and is_first() and not run.config_file.is_file():
+        log.info("resume=auto: no run of this experiment was stopped; a new one starts in %s", run.path)
     validate.check(cfg)
-    if launch.needed(cfg):
-        return launch.processes(cfg, folder)
+    if launch.is_needed(cfg):
+        return launch.run_processes(cfg, run)
     # Before torch starts threads, which inherit it: numbers below 1e-38, as sharp attention makes them, are ten times
     # slower on a CPU than zeros.
     torch.set_flush_denormal(True)
     task: Any = get_method(cfg.task._target_)
-    return task(cfg, folder)
+    return task(cfg, run)
 
 
 def _flags_first(words: list[str]) -> list[str]:

@@ -23,6 +23,7 @@ from kd_runner.distillation.loss_terms import LossTerm
 from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError
 from kd_runner.pruning.pruned import Pruned, rebuild
+from kd_runner.runtime.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -238,15 +239,19 @@ def evaluator(cfg: DictConfig, net: FeatureExtractor) -> Distiller:
     return Distiller(student=net, metrics=metrics(cfg))
 
 
-def trainer(cfg: DictConfig, folder: Path) -> Any:
-    """The Lightning Trainer, writing below `folder`."""
+def trainer(cfg: DictConfig, run: RunFolder) -> Any:
+    """The Lightning Trainer, writing into the folder of a run."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
     from kd_runner.callbacks.atomic_checkpoints import AtomicCheckpointIO
     from kd_runner.callbacks.progress import progress
     from kd_runner.callbacks.prune_in_rounds import PruneInRounds
     from kd_runner.callbacks.random_state import RandomState
+    from kd_runner.callbacks.stop_signals import StopSignals
 
     # At INFO and as warnings Lightning tells its developers' news; ours are told by the callbacks.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # what trainer.profiler=simple prints
     news = ("not resumable", "smaller than the logging interval", "does not have many workers", "sync_dist=True",
             "in eval mode at the start")  # fmt: skip
     for words in news:
@@ -264,24 +269,37 @@ def trainer(cfg: DictConfig, folder: Path) -> Any:
     if every and last and 0 < last < every:  # a short run is measured at its end
         settings["check_val_every_n_epoch"] = last
     callbacks = [instantiate_checked(node, f"callbacks.{name}") for name, node in (cfg.get("callbacks") or {}).items()]
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(run.checkpoints.absolute())  # else the logger's name and version would choose it
     if cfg.get("pruning"):
         callbacks.append(PruneInRounds(instantiate_checked(cfg.pruning, "pruning")))
     if OmegaConf.select(cfg, "kd.teacher_cache.enabled"):
         callbacks.append(teacher_recorder(cfg))
-    if cfg.get("export"):
-        callbacks.append(instantiate_checked(cfg.export, "export"))
-    logger = (
-        instantiate_checked(cfg.logger, "logger", _partial_=True)(save_dir=str(folder)) if cfg.get("logger") else False
-    )
     bar = progress()
     return instantiate_checked(cfg.trainer, "trainer", _partial_=True)(
-        callbacks=[*callbacks, RandomState(), *bar],
-        logger=logger,
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=str(folder),
+        callbacks=[*callbacks, RandomState(), StopSignals(), *bar],
+        logger=logger(cfg, run) or False,
+        plugins=[AtomicCheckpointIO(run)],
+        default_root_dir=str(run.path),
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         enable_model_summary=False,
         enable_progress_bar=bool(bar),
         **settings,
     )
+
+
+def logger(cfg: DictConfig, run: RunFolder) -> Any:
+    """The logger, writing into the folder of a run where it takes a folder; None without one."""
+    if not cfg.get("logger"):
+        return None
+    make = instantiate_checked(cfg.logger, "logger", _partial_=True)
+    own = inspect.signature(make).parameters
+    takes_folder = "save_dir" in own and "save_dir" not in cfg.logger
+    return make(save_dir=str(run.path)) if takes_folder else make()
+
+
+def exporter(cfg: DictConfig) -> Any:
+    """The exporter of `export`; None where nothing is to be exported."""
+    return instantiate_checked(cfg.export, "export") if cfg.get("export") else None

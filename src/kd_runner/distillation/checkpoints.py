@@ -12,6 +12,7 @@ from hydra.utils import get_method
 from torch import Tensor, nn
 
 from kd_runner.errors import ConfigError, nearest
+from kd_runner.runtime.digests import check_digest
 
 # Where the usual training frameworks put the weights inside a checkpoint.
 CONTAINERS = ("state_dict", "model_state_dict", "model", "student")
@@ -79,6 +80,7 @@ def read(path: str | Path, key: str) -> dict[str, Tensor]:
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         where = nearest(path.name, siblings) if siblings else f" The folder {path.parent} does not exist."
         raise ConfigError(f"{key}: no file {path}.{where}")
+    check_digest(path, key)
     try:
         if path.suffix == ".safetensors":
             return _finite(safetensors.torch.load_file(path), key, path)
@@ -190,5 +192,4 @@ def require(coverage: Coverage, key: str, path: str | Path) -> Coverage:
 
 def pruning_spec(path: Path) -> dict[str, Any] | None:
     """What a run's own checkpoint says of its pruning (`pruning.spec`); None where the student is not pruned."""
-    # The run's own file; mapped, so that only this entry is read.
-    return torch.load(path, map_location="cpu", weights_only=False, mmap=True).get("pruning")
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("pruning")  # reads this entry alone

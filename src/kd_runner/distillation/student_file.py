@@ -23,7 +23,7 @@ from torch import nn
 from kd_runner.distillation.checkpoints import find_file, read
 from kd_runner.errors import ConfigError, nearest
 from kd_runner.pruning.pruned import rebuild
-from kd_runner.runtime.files import replace
+from kd_runner.runtime.digests import replace_with_digest
 
 NET, PRUNING = "kd_runner.net", "kd_runner.pruning"
 
@@ -57,7 +57,7 @@ def save_student(
     if pruning is not None:
         header[PRUNING] = pruning
     content = safetensors.torch.save(tensors, metadata=header or None)
-    replace(path, lambda file: file.write(content))
+    replace_with_digest(path, lambda file: file.write(content))
 
 
 def read_header(path: str | Path) -> Header:

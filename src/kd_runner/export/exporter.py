@@ -1,4 +1,4 @@
-"""The best student as ONNX, checked, when training ends."""
+"""A trained net as a checked ONNX file."""
 
 import copy
 import logging
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -18,7 +17,7 @@ from kd_runner.errors import ConfigError, nearest
 log = logging.getLogger(__name__)
 
 
-class ExportONNX(Callback):
+class ExportONNX:
     """Writes `model.onnx` and checks it against torch on validation samples; with `int8`, `model_int8.onnx` too.
 
     Args:
@@ -65,10 +64,6 @@ class ExportONNX(Callback):
         self.ranked = ranked or {}
         self.int8, self.calibration_samples = int8, calibration_samples
         self.result: dict[str, Any] = {}
-
-    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.is_global_zero:
-            self.export(pl_module, trainer.datamodule, Path(trainer.default_root_dir))
 
     def export(self, module: Distiller, data: Any, folder: Path) -> dict[str, Any]:
         """Export the module's student into `folder`; return what was found."""

@@ -10,8 +10,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kd_runner.runtime.files import read_json
 from kd_runner.runtime.flatten import flatten
+from kd_runner.runtime.run_folder import RunFolder
 
-_RUN_FILES = ("metrics.json", "failed.json", "config.yaml", ".hydra")
+_RUN_FILES = ("metrics.json", "status.json", "config.yaml", ".hydra")
 _COSTS = ("parameters", "macs", "weights_bytes", "torch_ms", "onnxruntime_ms", "steps", "seconds")
 
 
@@ -91,14 +92,15 @@ def _run_folders(folder: Path) -> Iterator[Path]:
 
 
 def _read(folder: Path) -> Iterator[Run]:
-    """The runs of one folder. Metrics count more than a `failed.json` that an earlier start left."""
+    """The runs of one folder. Metrics count, whatever a later stage such as the export did."""
     if not folder.exists():
         raise _NoRun("no such folder")
     if (folder / "metrics.json").is_file():
         yield from read_folder(folder, read_json(folder / "metrics.json"))
         return
-    if (folder / "failed.json").is_file():
-        raise _NoRun(f"failed: {read_json(folder / 'failed.json')['error']}")
+    status = RunFolder(folder).read_status()
+    if status.get("status") == "failed":
+        raise _NoRun(f"failed: {status['error']}")
     if (folder / "config.yaml").is_file():
         raise _NoRun("not finished")
     raise _NoRun("refused at its start" if (folder / ".hydra").is_dir() else "holds no run")

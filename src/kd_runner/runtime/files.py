@@ -1,25 +1,74 @@
 """Files that are never half written."""
 
+import errno
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from kd_runner.errors import ConfigError
 
-def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write beside the file, flush to disk, rename over it: a kill leaves the old or the new one whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+PART = ".part"
+_STORAGE_ERRORS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "the file is larger than allowed",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "no permission to write",
+    errno.EPERM: "no permission to write",
+    errno.EIO: "the disk reports an input/output error",
+}
+
+
+def replace(
+    path: Path, write: Callable[[BinaryIO], Any], before_rename: Callable[[Path], Any] = lambda part: None
+) -> None:
+    """Write beside the file, flush to disk, rename over it: a kill leaves the old or the new one whole.
+
+    Args:
+        before_rename: called with the path of the complete new file before it gets its name.
+
+    Raises:
+        ConfigError: the folder cannot be written to, with the free space.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
     try:
-        with beside.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            before_rename(part)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(path.parent, error) from error
+    except RuntimeError as error:
+        # torch.save reports a failed write as an error of its zip writer, raised while the OSError was handled.
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, OSError):
+            raise storage_error(path.parent, cause) from error
+        raise
+
+
+def storage_error(folder: Path, error: OSError) -> Exception:
+    """A message with the folder and its free space where the storage is at fault; else the error itself."""
+    if error.errno not in _STORAGE_ERRORS:
+        return error
+    existing = next((p for p in (folder, *folder.parents) if p.exists()), Path("."))
+    free = shutil.disk_usage(existing).free / 1e9
+    return ConfigError(f"cannot write to {folder}: {_STORAGE_ERRORS[error.errno]} ({free:.2f} GB free)")
+
+
+def remove_parts(folder: Path) -> None:
+    """Delete what killed processes left half written; for the process that holds the folder's lock."""
+    for part in [*folder.glob(f".*{PART}"), *folder.glob(f"checkpoints/.*{PART}")]:
+        part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -32,8 +81,15 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` has written, with nan again for every null."""
-    return _with_nan(json.loads(path.read_text()))
+    """What `write_json` has written, with nan again for every null.
+
+    Raises:
+        ConfigError: the file is no JSON.
+    """
+    try:
+        return _with_nan(json.loads(path.read_text()))
+    except ValueError as error:
+        raise ConfigError(f"{path} is broken: no JSON ({error})") from error
 
 
 def _with_nan(value: Any) -> Any:

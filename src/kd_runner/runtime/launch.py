@@ -2,18 +2,24 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from kd_runner.errors import ConfigError
+from kd_runner.runtime.ranks import LAUNCHER, is_grouped
+from kd_runner.runtime.run_folder import RunFolder, resolved
 
-ALONE = ("kd_runner.tasks.check.check",)  # tasks that one process does
+SINGLE_PROCESS_TASKS = ("kd_runner.tasks.check.check",)
+HANDOFF = "job.json"
+_GRACE_SECONDS = 10  # between SIGTERM and SIGKILL
 
 
 def num_processes(cfg: DictConfig) -> int:
@@ -28,54 +34,72 @@ def num_processes(cfg: DictConfig) -> int:
     raise ConfigError(f"trainer.devices={devices}: give a number, or auto for every GPU")
 
 
-def needed(cfg: DictConfig) -> bool:
-    """Whether this process should start others: not where torchrun or srun has started it as one of several."""
-    grouped = "LOCAL_RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
-    return not grouped and cfg.task._target_ not in ALONE and num_processes(cfg) > 1
+def is_needed(cfg: DictConfig) -> bool:
+    """Whether this process should start others: not where torchrun, srun or we have started it as one of several."""
+    return not is_grouped() and cfg.task._target_ not in SINGLE_PROCESS_TASKS and num_processes(cfg) > 1
 
 
-def processes(cfg: DictConfig, folder: Path) -> float | None:
-    """Run this job in `trainer.devices` processes and return its metric. Lightning finds its place from LOCAL_RANK.
+def run_processes(cfg: DictConfig, run: RunFolder) -> float | None:
+    """Run this job in `trainer.devices` processes and return its metric. Lightning finds its rank from LOCAL_RANK.
+
+    The processes get the resolved configuration, not the command line: they cannot compose another one.
 
     Raises:
         ConfigError: a process failed; the others are stopped.
     """
-    from hydra.core.hydra_config import HydraConfig
-
-    count, hydra = num_processes(cfg), HydraConfig.get()
-    own = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
-    flags = [word for path in own for word in ("--config-dir", path)]
-    command = [sys.executable, "-m", "kd_runner", *flags, *hydra.overrides.task]
-    command += [f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    count = num_processes(cfg)
     shared = {
-        "KD_RUNNER_LAUNCHED": "1",
+        LAUNCHER: str(os.getpid()),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
         "WORLD_SIZE": str(count),
-        # The cores are shared out, or every process would start a thread on each.
+        # The cores are divided, or every process would start a thread on each.
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count))),
     }
-    running = []
-    for rank in range(count):
-        environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        quiet = subprocess.DEVNULL if rank else None  # all would say the same
-        running.append(subprocess.Popen(command, env=environment, cwd=hydra.runtime.cwd, stdout=quiet))
-    _wait(running)
-    return json.loads((folder / "metrics.json").read_text()).get("score")
+    with tempfile.TemporaryDirectory(prefix="kd_runner_") as folder:
+        handoff = Path(folder) / HANDOFF
+        content = {"config": OmegaConf.to_yaml(resolved(cfg)), "hydra": run.hydra_files, "path": sys.path}
+        handoff.write_text(json.dumps({**content, "folder": str(run.path.absolute())}))
+        command = [sys.executable, "-m", "kd_runner.cli.worker", str(handoff)]
+        processes = []
+        try:
+            for rank in range(count):
+                environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                quiet = subprocess.DEVNULL if rank else None  # all would say the same
+                processes.append(subprocess.Popen(command, env=environment, stdout=quiet))
+            _wait(processes)
+        finally:
+            _stop(processes)
+            run.adopt()
+    return run.read_metrics().get("score") if run.metrics_file.is_file() else None
 
 
-def _wait(running: list[subprocess.Popen[bytes]]) -> None:
-    try:
-        while any(process.poll() is None for process in running):
-            if any(process.poll() not in (None, 0) for process in running):
-                time.sleep(2)  # the one that failed first may not be the one that is shown
-                break
-            time.sleep(0.1)
-        failed = {rank: p.poll() for rank, p in enumerate(running) if p.poll() not in (None, 0)}
-        if failed:
-            raise ConfigError(f"trainer.devices: processes {sorted(failed)} failed; the message stands above")
-    finally:
-        for process in running:
+def _wait(processes: list[subprocess.Popen[bytes]]) -> None:
+    while any(process.poll() is None for process in processes):
+        if any(process.poll() not in (None, 0) for process in processes):
+            time.sleep(2)  # the one that failed first may not be the one that prints
+            break
+        time.sleep(0.1)
+    failed = {rank: code for rank, p in enumerate(processes) if (code := p.poll()) not in (None, 0)}
+    if failed:
+        codes = ", ".join(f"{rank} ({_exit_text(code)})" for rank, code in sorted(failed.items()))
+        raise ConfigError(f"trainer.devices: of {len(processes)} processes, failed: {codes}; the message stands above")
+
+
+def _exit_text(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    """End what still runs: first by SIGTERM, so that the first process can record the state of the run."""
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    deadline = time.monotonic() + _GRACE_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 

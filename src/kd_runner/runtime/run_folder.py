@@ -1,123 +1,258 @@
-"""Where a run writes: names without clashes, one process a folder, finding the run that was stopped."""
+"""The folder of one run: the one owner of its state."""
 
 import contextlib
 import fcntl
-import hashlib
 import logging
-import os
-import re
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from kd_runner.errors import ConfigError
-from kd_runner.runtime.files import read_json, write_json, write_text
-from kd_runner.runtime.flatten import flatten
+from kd_runner.runtime.files import read_json, remove_parts, storage_error, write_json, write_text
+from kd_runner.runtime.ranks import is_first, launcher_pid
+from kd_runner.runtime.result_keys import differences
+from kd_runner.runtime.run_log import RunLog
 
 log = logging.getLogger(__name__)
 
-OUTPUTS = Path("outputs")
-# What may differ between a run and its continuation.
-_FREE_KEYS = ("resume", "cache", "logger")
 
+class RunFolder:
+    """Lock, configuration, status, stages and paths of one run.
 
-def register_resolvers() -> None:
-    """Functions that the yaml files call."""
-    assets = Path(__file__).parents[1] / "assets"
-    OmegaConf.register_new_resolver("asset", lambda name: str(assets / name), replace=True)
-    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
-    OmegaConf.register_new_resolver("sweep_name", lambda: os.environ.get("KD_RUNNER_SWEEP", "sweep"), replace=True)
-    OmegaConf.register_new_resolver("point_name", point_name, replace=True)
+    `status.json` holds `status` (running, stopped, failed, ended), `error`, `step` (the last one that a checkpoint
+    holds), `seconds` (over all sessions of the run) and `stages` (name to result). Only the first process of a job
+    writes. Nothing is written before `claim`, and nothing into the folder of an ended run.
 
-
-def run_name(resume: str | None, experiment: str, now: str) -> str:
-    """Name of the run's folder below `outputs/<experiment>`: a new one, or that of the run to go on with."""
-    if resume is None:
-        # All processes of one job must agree; their clocks do not.
-        for job_id in ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
-            if os.environ.get(job_id) and int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))) > 1:
-                return f"job_{os.environ[job_id]}"
-        return now
-    if resume != "auto":
-        found = owner(Path(resume))
-        return os.path.relpath(found, OUTPUTS / experiment) if found else now
-    stopped = [p.parent.name for p in (OUTPUTS / experiment).glob("*/config.yaml") if is_stopped(p.parent)]
-    return max(stopped, default=now)
-
-
-def owner(path: Path) -> Path | None:
-    """The run folder that a path is or lies in; None where there is none."""
-    for folder in (path, *path.parents):
-        if (folder / "config.yaml").is_file() and folder.name != ".hydra":
-            return folder
-    return None
-
-
-def check_name(resume: str | None, folder: Path) -> None:
-    """Raises:
-    ConfigError: `resume` names no run, or torchrun's processes have no name to agree on.
+    Args:
+        path: the folder; it need not exist.
+        hydra_files: what Hydra knows of the command, by file name, for `.hydra/`.
     """
-    if folder.name == "job_none" and "KD_RUNNER_LAUNCHED" not in os.environ:
-        raise ConfigError("hydra.run.dir: name the run for all its processes: torchrun --rdzv-id NAME ...")
-    if resume not in (None, "auto") and owner(Path(str(resume))) is None:
-        raise ConfigError(f"resume: {resume} is no run folder and lies in none (a run folder holds config.yaml)")
 
+    def __init__(self, path: Path | str, hydra_files: Mapping[str, str] | None = None):
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.best_checkpoint = self.checkpoints / "best.ckpt"
+        self.config_file = self.path / "config.yaml"
+        self.metrics_file = self.path / "metrics.json"
+        self.status_file = self.path / "status.json"
+        self.hydra_files = dict(hydra_files or {})
+        self._claimed = False
+        self._started = time.perf_counter()
+        self._status: dict[str, Any] = {}
+        self._log: RunLog | None = None
 
-def is_stopped(folder: Path) -> bool:
-    """Begun, not ended, and no living process holds it."""
-    if (folder / "metrics.json").exists():
-        return False
-    try:
-        with lock(folder):
-            return True
-    except ConfigError:
-        return False
+    def weights(self, role: str, untrained: bool = False) -> Path:
+        """File of the weights of `student` or `teacher`."""
+        return self.path / f"{role}{'_untrained' if untrained else ''}.safetensors"
 
+    # --- state on disk
 
-def name_sweep(words: list[str]) -> None:
-    """Name a sweep after the keys that it varies, so that the same sweep finds its folder again.
+    def has_best(self) -> bool:
+        """Whether a checkpoint was chosen by the metric."""
+        return self.best_checkpoint.is_file()
 
-    By an environment variable: it reaches the points that a launcher runs in other processes.
-    """
-    if not {"-m", "--multirun"} & set(words):
-        return
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
+    def read_status(self) -> dict[str, Any]:
+        """What `status.json` holds; empty where there is none."""
+        return read_json(self.status_file) if self.status_file.is_file() else {}
 
-    plain = [word for word in words if "=" in word and not word.startswith("-")]
-    try:
-        overrides = OverridesParser.create().parse_overrides(plain)
-    except HydraException:
-        return  # Hydra will say what is wrong
-    keys = [o.key_or_group for o in overrides if o.is_sweep_override()]
-    os.environ["KD_RUNNER_SWEEP"] = point_name("_".join(["sweep", *keys]))
+    def read_metrics(self) -> dict[str, Any]:
+        """Raises:
+        ConfigError: the file is missing or broken.
+        """
+        if not self.metrics_file.is_file():
+            raise ConfigError(f"{self.metrics_file} is missing: the run did not end")
+        return read_json(self.metrics_file)
 
+    def is_ended(self) -> bool:
+        return self.metrics_file.is_file() and self.read_status().get("status") == "ended"
 
-def point_name(text: str) -> str:
-    """A folder name: `/` and blanks replaced, cut with a digest where a file system could not take it."""
-    name = re.sub(r"[^\w.,=+\-\[\]]", "-", text) or "point"
-    return name if len(name) <= 120 else f"{name[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-
-@contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold a folder; the system lets go when the process ends, however it ends.
-
-    Raises:
-        ConfigError: another process holds it.
-    """
-    if os.environ.get("LOCAL_RANK", "0") != "0" or "KD_RUNNER_LAUNCHED" in os.environ:
-        yield  # the first process, or the one that launched this one, holds it
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    def is_stopped(self) -> bool:
+        """Started, not ended, and no living process holds it."""
+        if not self.config_file.is_file() or self.is_ended():
+            return False
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"hydra.run.dir: another process is working in {folder}; choose another") from None
-        yield
+            with self.lock():
+                return True
+        except ConfigError:
+            return False
+
+    @property
+    def last_written(self) -> float:
+        """When the status last changed, in seconds since 1970."""
+        file = self.status_file if self.status_file.is_file() else self.config_file
+        return file.stat().st_mtime
+
+    # --- lock and claim
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder; the system lets go when the process ends, however it ends.
+
+        Raises:
+            ConfigError: another process holds it.
+        """
+        if not is_first() or launcher_pid() is not None:
+            yield  # the first process of the job, or the one that launched this one, holds it
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("a")
+        except OSError as error:
+            raise storage_error(self.path, error) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ConfigError(f"hydra.run.dir: another process is working in {self.path}; choose another") from None
+            yield
+
+    def claim(self, cfg: DictConfig, extendable_key: str | None = None) -> dict[str, Any] | None:
+        """Take the folder for a configuration. Returns the metrics where the same run ended here before.
+
+        Args:
+            extendable_key: key of a list; where more stands in it than before, and all else that changes the result is
+                equal, the run goes on.
+
+        Raises:
+            ConfigError: the folder holds a run of other settings; nothing was changed in it.
+        """
+        new, status = resolved(cfg), self.read_status()
+        extended = False
+        if self.config_file.is_file():
+            extended = self._check_settings(_load(self.config_file), new, extendable_key)
+            if self.is_ended() and not extended:
+                return self.read_metrics()
+        self._claimed, self._started = True, time.perf_counter()
+        forget = extended or (status.get("status") == "ended" and not self.metrics_file.is_file())
+        stages = {} if forget else status.get("stages", {})
+        self._status = {"status": "running", "seconds": status.get("seconds", 0.0), "stages": stages}
+        if "step" in status:
+            self._status["step"] = status["step"]
+        if is_first():
+            remove_parts(self.path)
+            if extended:
+                self.metrics_file.unlink(missing_ok=True)
+            self._write_hydra_files()
+            write_text(self.config_file, OmegaConf.to_yaml(new))
+            write_json(self.status_file, self._status)
+            self._open_log()
+        return None
+
+    def run_or_load(
+        self, cfg: DictConfig, work: Callable[[], float | None], extendable_key: str | None = None
+    ) -> float | None:
+        """Do the work of a run and end it, or return the metric of the same run where it ended in this folder before.
+
+        Args:
+            extendable_key: see `claim`.
+        """
+        metrics = self.claim(cfg, extendable_key)
+        if metrics is None:
+            score = work()
+            self._finish("ended")
+            return score
+        score = metrics.get("score")
+        log.info("%s has ended already%s", self.path, "" if score is None else f": {cfg.monitor} {score:.4f}")
+        return score
+
+    def _check_settings(self, saved: Any, new: Any, extendable_key: str | None) -> bool:
+        """Whether the new settings only extend the saved ones."""
+        changed = differences(saved, new)
+        if extendable_key in changed and len(changed) == 1:
+            before, after = changed[extendable_key]
+            if set(before or ()) < set(after):
+                return True
+        if changed:
+            shown = "; ".join(f"{key}: {old} there, {new} now" for key, (old, new) in list(changed.items())[:4])
+            raise ConfigError(
+                f"{self.path} holds a run of other settings ({shown}). Give the same ones to go on with it, or write "
+                "elsewhere (hydra.run.dir, in a sweep hydra.sweep.dir)."
+            )
+        return False
+
+    # --- stages and status
+
+    def stage(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Do one stage of the run and record its result, or give the result recorded when it was done before."""
+        stages = self._status["stages"]
+        if name not in stages:
+            stages[name] = work()
+            self._write_status()
+        return stages[name]
+
+    @property
+    def seconds(self) -> float:
+        """Working time of the run until now, over all its sessions."""
+        return self._status.get("seconds", 0.0) + time.perf_counter() - self._started
+
+    def record_step(self, step: int) -> None:
+        """A checkpoint of this step was written."""
+        self._status["step"] = step
+        self._write_status()
+
+    def stop(self) -> None:
+        """Record that the run was told to stop."""
+        self._finish("stopped")
+
+    def stop_message(self) -> str:
+        """One line on where the run was stopped and how it goes on."""
+        if self.is_ended() or not self.config_file.is_file():
+            return "stopped"
+        step = self.read_status().get("step")
+        if step is None:
+            return "stopped before the first checkpoint; resume=auto starts again"
+        return f"stopped at step {step}; resume=auto goes on"
+
+    def fail(self, message: str) -> None:
+        """Record an error: in a folder that this run has claimed, or that is new."""
+        if not self._claimed and is_first() and not self.config_file.exists():
+            self._write_hydra_files()
+            self._open_log()
+            self._claimed = True
+        self._finish("failed", error=message)
+
+    def adopt(self) -> None:
+        """Take the status that a launched process has recorded: for the launcher, which holds the lock."""
+        self._status, self._started = self.read_status(), time.perf_counter()
+        self._claimed = self._status.get("status") == "running"
+
+    def _finish(self, status: str, **more: Any) -> None:
+        if self._claimed:
+            self._status |= {"status": status, **more}
+            self._write_status()
+
+    def _write_status(self) -> None:
+        if self._claimed and is_first():
+            write_json(self.status_file, {**self._status, "seconds": self.seconds})
+
+    # --- files of the command
+
+    @contextlib.contextmanager
+    def log_to_file(self) -> Iterator[None]:
+        """Log into `run.log` once the folder is claimed."""
+        if not is_first():
+            yield
+            return
+        self._log = RunLog()
+        logging.getLogger().addHandler(self._log)
+        try:
+            yield
+        finally:
+            logging.getLogger().removeHandler(self._log)
+            self._log.close()
+            self._log = None
+
+    def _open_log(self) -> None:
+        if self._log is not None:
+            self._log.open(self.path)
+
+    def _write_hydra_files(self) -> None:
+        for name, text in self.hydra_files.items():
+            write_text(self.path / ".hydra" / name, text)
 
 
 def resolved(cfg: DictConfig) -> DictConfig:
@@ -125,65 +260,12 @@ def resolved(cfg: DictConfig) -> DictConfig:
     return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[return-value]
 
 
-def claim_run_dir(folder: Path, cfg: DictConfig, extendable_key: str | None = None) -> dict[str, Any] | None:
-    """Claim a folder for a configuration. Returns the metrics where the same run ended here before.
-
-    Args:
-        extendable_key: key of a list; where more stands in it than before, and all else is equal, the run goes on.
-
-    Raises:
-        ConfigError: the folder holds a run of other settings.
-    """
-    saved = folder / "config.yaml"
-    now = resolved(cfg)
-    if saved.is_file():
-        old, new = _flat(OmegaConf.load(saved)), _flat(now)
-        more = extendable_key is not None and set(old.get(extendable_key) or ()) < set(new[extendable_key])
-        differing = _differing(old, new)
-        if more and len(differing) == 1:
-            (folder / "metrics.json").unlink(missing_ok=True)
-        elif differing:
-            shown = "; ".join(differing[:4])
-            raise ConfigError(
-                f"{folder} holds a run of other settings ({shown}). Give the same ones to go on with it, or write "
-                "elsewhere (hydra.run.dir, in a sweep hydra.sweep.dir)."
-            )
-        elif (folder / "metrics.json").is_file():
-            return read_json(folder / "metrics.json")
-    (folder / "failed.json").unlink(missing_ok=True)
-    write_text(saved, OmegaConf.to_yaml(now))
-    return None
-
-
-def run_or_load(
-    folder: Path, cfg: DictConfig, work: Callable[[], float | None], extendable_key: str | None = None
-) -> float | None:
-    """Do the work of a run, or return the metric of the same run where it ended in this folder before.
-
-    Args:
-        extendable_key: see `claim_run_dir`.
-    """
-    ended = claim_run_dir(folder, cfg, extendable_key)
-    if ended is None:
-        return work()
-    log.info("%s has ended already: %s %.4f", folder, cfg.monitor, ended["score"])
-    return ended["score"]
-
-
-def mark_failed(folder: Path, message: str) -> None:
-    write_json(folder / "failed.json", {"error": message})
-
-
-def _flat(cfg: Any) -> dict[str, Any]:
-    flat = flatten(OmegaConf.to_container(cfg))
-    return {key: value for key, value in flat.items() if key.split(".")[0] not in _FREE_KEYS}
-
-
-def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    keys = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
-    return [f"{k}: {old.get(k)} there, {new.get(k)} now" for k in keys]
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes reports."""
-    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+def _load(file: Path) -> Any:
+    try:
+        content = OmegaConf.load(file)
+    except Exception as error:  # yaml and OmegaConf raise many kinds
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{file} is broken: no configuration ({reason})") from error
+    if not content:
+        raise ConfigError(f"{file} is broken: it is empty")
+    return content

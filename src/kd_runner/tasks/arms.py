@@ -20,10 +20,10 @@ from kd_runner.report import gathered_page
 from kd_runner.report.comparison import Summary
 from kd_runner.report.grouped import group
 from kd_runner.report.runs import read_folder
-from kd_runner.runtime import run_folder
 from kd_runner.runtime.files import read_json, write_json, write_text
 from kd_runner.runtime.launch import num_processes
 from kd_runner.runtime.processes import in_parallel
+from kd_runner.runtime.run_folder import RunFolder, resolved
 from kd_runner.tasks.train import train
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def arm_config(cfg: DictConfig, seed: int, key: str, settings: Mapping[str, Any]
             parent = OmegaConf.select(own, name.rpartition(".")[0] or "") or own
             hint = nearest(name.rpartition(".")[2], map(str, parent))
             raise ConfigError(f"{key}: no key {name!r} in the configuration.{hint}") from None
-    return run_folder.resolved(own)
+    return resolved(own)
 
 
 def check_seeds(cfg: DictConfig) -> None:
@@ -118,26 +118,20 @@ def _workers(cfg: DictConfig, runs: int) -> int:
 
 
 def _train(cfg: DictConfig, folder: Path) -> None:
-    with own_log(folder), run_folder.lock(folder):
-        train(cfg, folder)
+    run = RunFolder(folder)
+    with named_log(folder.name), run.lock(), run.log_to_file():
+        train(cfg, run)
 
 
 @contextlib.contextmanager
-def own_log(folder: Path) -> Iterator[None]:
-    """Prefix log lines with the folder's name, since several runs may log at once, and write them to its run.log."""
-    folder.mkdir(parents=True, exist_ok=True)
-    root = logging.getLogger()
-    formatters = {handler: handler.formatter for handler in root.handlers}
-    file = logging.FileHandler(folder / "run.log")
-    file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+def named_log(name: str) -> Iterator[None]:
+    """Prefix log lines with the run's name, since several runs may log at the same time."""
+    formatters = {handler: handler.formatter for handler in logging.getLogger().handlers}
     for handler in formatters:
-        handler.setFormatter(logging.Formatter(f"{folder.name}: %(message)s"))
-    root.addHandler(file)
+        handler.setFormatter(logging.Formatter(f"{name}: %(message)s"))
     try:
         yield
     finally:
-        root.removeHandler(file)
-        file.close()
         for handler, formatter in formatters.items():
             handler.setFormatter(formatter)
 

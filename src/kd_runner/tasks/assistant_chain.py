@@ -15,21 +15,22 @@ from kd_runner.errors import ConfigError
 from kd_runner.profiling import costs
 from kd_runner.report import chain_page
 from kd_runner.report.comparison import summarize
-from kd_runner.runtime import run_folder
+from kd_runner.runtime.ranks import is_first
+from kd_runner.runtime.run_folder import RunFolder
 from kd_runner.tasks import arms
 from kd_runner.tasks.evaluate import measure
 
 DIRECT = "direct"
 
 
-def assistant_chain(cfg: DictConfig, folder: Path) -> float | None:
+def assistant_chain(cfg: DictConfig, run: RunFolder) -> float | None:
     """Run every stage of `task.stages` with every seed, each in a folder of its own, and report.
 
     A chain that was stopped continues with what is missing, and one that ended takes more seeds.
 
     Args:
         cfg: the composed configuration.
-        folder: where the stages' folders and the report are written.
+        run: where the stages' folders and the report are written.
 
     Returns:
         The monitored metric of the last stage, mean over the seeds.
@@ -37,7 +38,7 @@ def assistant_chain(cfg: DictConfig, folder: Path) -> float | None:
     Raises:
         ConfigError: a stage cannot work, found before the first one trains.
     """
-    return run_folder.run_or_load(folder, cfg, lambda: _chain(cfg, folder), extendable_key="seeds")
+    return run.run_or_load(cfg, lambda: _chain(cfg, run.path), extendable_key="seeds")
 
 
 def _chain(cfg: DictConfig, folder: Path) -> float | None:
@@ -53,7 +54,7 @@ def _chain(cfg: DictConfig, folder: Path) -> float | None:
         arms.run_all(cfg, calls[name])
     teacher, data = build.teacher(cfg), build.data(cfg)
     teacher_metrics = measure(cfg, folder, teacher, data)  # every process takes its share
-    if not run_folder.is_first():
+    if not is_first():
         return None
     results = {name: arms.results(calls_of_stage) for name, calls_of_stage in calls.items()}
     last = list(stages(cfg))[-1]

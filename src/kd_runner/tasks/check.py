@@ -17,11 +17,12 @@ from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.loss_terms import LossTerm, weighted_total
 from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError
+from kd_runner.runtime.run_folder import RunFolder
 
 console = Console(width=140, highlight=False)
 
 
-def check(cfg: DictConfig, folder: Path) -> None:
+def check(cfg: DictConfig, run: RunFolder) -> None:
     """Print what would be trained, from what and with which losses. Trains and writes nothing.
 
     Raises:

@@ -15,22 +15,23 @@ from kd_runner.errors import ConfigError
 from kd_runner.profiling import costs
 from kd_runner.report import compare_page
 from kd_runner.report.comparison import summarize
-from kd_runner.runtime import run_folder
 from kd_runner.runtime.files import read_json, write_json
+from kd_runner.runtime.ranks import is_first
+from kd_runner.runtime.run_folder import RunFolder, resolved
 from kd_runner.tasks import arms
 from kd_runner.tasks.evaluate import measure
 
 log = logging.getLogger(__name__)
 
 
-def compare(cfg: DictConfig, folder: Path) -> float | None:
+def compare(cfg: DictConfig, run: RunFolder) -> float | None:
     """Run every arm of `task.arms` with every seed, each in a folder of its own, and report.
 
     A comparison that was stopped continues with what is missing, and one that ended takes more seeds.
 
     Args:
         cfg: the composed configuration.
-        folder: where the arms' folders and the report are written.
+        run: where the arms' folders and the report are written.
 
     Returns:
         The monitored metric of the arm that stands for the experiment, mean over the seeds.
@@ -38,16 +39,16 @@ def compare(cfg: DictConfig, folder: Path) -> float | None:
     Raises:
         ConfigError: an arm cannot work, found before the first one trains.
     """
-    return run_folder.run_or_load(folder, cfg, lambda: _compare(cfg, folder), extendable_key="seeds")
+    return run.run_or_load(cfg, lambda: _compare(cfg, run.path), extendable_key="seeds")
 
 
 def _compare(cfg: DictConfig, folder: Path) -> float | None:
     calls = _plan(cfg, folder)
-    exports = [(_export_teacher, run_folder.resolved(cfg), folder / "teacher")] if cfg.get("export") else []
+    exports = [(_export_teacher, resolved(cfg), folder / "teacher")] if cfg.get("export") else []
     arms.run_all(cfg, [calls[name][i] for i in range(len(cfg.seeds)) for name in calls], exports)
     data, teacher = build.data(cfg), build.teacher(cfg)
     teacher_metrics = measure(cfg, folder, teacher, data)  # every process takes its share
-    if not run_folder.is_first():
+    if not is_first():
         return None
     for i in range(len(cfg.seeds)):
         _check_same_start([calls[name][i][1] for name in calls])
@@ -111,10 +112,10 @@ def distilled_arm(cfg: DictConfig) -> str:
 
 def _export_teacher(cfg: DictConfig, folder: Path) -> None:
     """Write the teacher's ONNX file, and what its check measured as `export.json`."""
-    if run_folder.is_first():
-        with arms.own_log(folder):
+    if is_first():
+        with arms.named_log(folder.name):
             module = build.evaluator(cfg, build.teacher(cfg))
-            exporter = build.instantiate_checked(cfg.export, "export")
+            exporter = build.exporter(cfg)
             write_json(folder / "export.json", exporter.export(module, build.data(cfg), folder))
 
 
@@ -137,7 +138,7 @@ def _costs(cfg: DictConfig, folder: Path, nets: Mapping[str, FeatureExtractor], 
     if cfg.get("export"):
         from kd_runner.export import onnx
 
-        exporter = build.instantiate_checked(cfg.export, "export")
+        exporter = build.exporter(cfg)
         measured["teacher"] |= read_json(folder / "teacher" / "export.json")
         measured["student"] |= exporter.export(build.evaluator(cfg, nets["student"]), data, folder)
         for role, onnx_folder in (("teacher", folder / "teacher"), ("student", folder)):

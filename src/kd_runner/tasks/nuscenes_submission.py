@@ -1,7 +1,6 @@
 """task=nuscenes_submission: detections on nuScenes' validation or test split as the benchmark's JSON file."""
 
 import logging
-from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
@@ -9,15 +8,21 @@ from omegaconf import DictConfig
 from kd_runner.config import build
 from kd_runner.errors import ConfigError
 from kd_runner.export.nuscenes_submission import NuScenesSubmission
+from kd_runner.runtime.files import write_json
+from kd_runner.runtime.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 PREDICTED = ("boxes", "scores", "labels")
 
 
-def nuscenes_submission(cfg: DictConfig, folder: Path) -> None:
+def nuscenes_submission(cfg: DictConfig, run: RunFolder) -> None:
     """Write `results_nusc.json` from `student.checkpoint`, over all of `data.val`."""
     if cfg.student.checkpoint is None:
         raise ConfigError("student.checkpoint: name the weights that are to be submitted")
+    run.run_or_load(cfg, lambda: _write(cfg, run))
+
+
+def _write(cfg: DictConfig, run: RunFolder) -> None:
     data, student = build.data(cfg), build.student(cfg)
     samples = data.val.samples
     if not hasattr(samples, "token"):
@@ -34,5 +39,6 @@ def nuscenes_submission(cfg: DictConfig, folder: Path) -> None:
             submission.add(
                 **found, lidar2local=batch["lidar2local"], lidar2global=batch["lidar2global"], index=batch["index"]
             )
-    submission.write(folder / "results_nusc.json")
-    log.info("%d samples: %s", len(data.val), folder / "results_nusc.json")
+    submission.write(run.path / "results_nusc.json")
+    log.info("%d samples: %s", len(data.val), run.path / "results_nusc.json")
+    write_json(run.metrics_file, {"samples": len(data.val), "file": "results_nusc.json"})

@@ -1,81 +1,148 @@
-"""task=train: train the student, measure, export, report."""
+"""task=train: load, build, prune, fit, restore the best weights, measure, export, report."""
 
 import logging
-import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
 
+from kd_runner.callbacks.atomic_checkpoints import read_checkpoint
+from kd_runner.callbacks.scheduled_visualizer import ScheduledVisualizer
 from kd_runner.config import build
 from kd_runner.data.module import DataModule
+from kd_runner.distillation import checkpoints
 from kd_runner.distillation.features import FeatureExtractor
+from kd_runner.distillation.module import Distiller
 from kd_runner.profiling import costs
 from kd_runner.report.provenance import data_pools, measured_weights
 from kd_runner.report.run_page import run_page
-from kd_runner.runtime import run_folder
 from kd_runner.runtime.files import write_json, write_text
+from kd_runner.runtime.ranks import is_first
+from kd_runner.runtime.run_folder import RunFolder
+from kd_runner.tasks.evaluate import validate
 
 log = logging.getLogger(__name__)
 
 
-def train(cfg: DictConfig, folder: Path) -> float | None:
-    """Train the student in `folder`; go on where a run of the same settings stopped there. Returns its metric."""
+def train(cfg: DictConfig, run: RunFolder) -> float | None:
+    """Train the student in the folder of a run; go on where a run of the same settings stopped there.
+
+    Returns:
+        The student's metric (`monitor`).
+    """
 
     def work() -> float | None:
         data = build.data(cfg)
         teacher = build.teacher(cfg) if build.needs_teacher(cfg) else None
-        student = build.student(cfg, teacher, data)
-        return fit_and_report(cfg, folder, data, student, teacher if build.reads_teacher(cfg) else None)
+        last = run.last_checkpoint if run.last_checkpoint.exists() else None
+        student = build.student(cfg, teacher, data, last)  # pruned, where `pruning` says so
+        return fit_and_report(cfg, run, data, student, teacher if build.reads_teacher(cfg) else None)
 
-    return run_folder.run_or_load(folder, cfg, work)
+    return run.run_or_load(cfg, work)
 
 
 def fit_and_report(
-    cfg: DictConfig, folder: Path, data: DataModule, student: FeatureExtractor, teacher: FeatureExtractor | None
+    cfg: DictConfig, run: RunFolder, data: DataModule, student: FeatureExtractor, teacher: FeatureExtractor | None
 ) -> float | None:
-    """Fit, choose the best, measure it, and write `metrics.json` and `report.md`."""
-    started = time.perf_counter()
+    """Fit, restore the best weights, measure, export, report: stages, each recorded when it is done.
+
+    A run that was stopped goes on with the first stage that is not recorded.
+    """
     seed_everything(cfg.seed, verbose=False)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     module = build.distiller(cfg, student, teacher, data.example())
     len(data.val)  # a wrong path must not show only after the first epoch
-    trainer = build.trainer(cfg, folder)
-    last = folder / "checkpoints" / "last.ckpt"
-    if last.exists():
-        log.info("going on from %s", last)
-    # Our own file: it holds the optimizer's and the callbacks' plain objects beside tensors.
-    trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=False)
-    log.info("trained %d steps; measuring the best", trainer.global_step)
-    (measured,) = trainer.validate(module, data, verbose=False)
-    metrics = {name.removeprefix("val/"): value for name, value in measured.items()}
+    trainer = build.trainer(cfg, run)
+
+    fitted = run.stage("train", lambda: fit(run, trainer, module, data))
+    restore_best(run, module)
+    save_weights(run, module)
+    log.info("trained %d steps; measuring the %s weights", fitted["steps"], "best" if run.has_best() else "last")
+    metrics = run.stage("measure", lambda: validate(cfg, run, module, data))
     result: dict[str, Any] = {
         "scale": cfg.scale,
         "seed": cfg.seed,
         "monitor": cfg.monitor,
         "score": metrics[cfg.monitor],
         "metrics": metrics,
-        "steps": trainer.global_step,
-        "seconds": time.perf_counter() - started,
-        "weights": measured_weights(cfg, "best" if (folder / "checkpoints" / "best.ckpt").exists() else "last"),
+        **fitted,
+        "seconds": run.seconds,
+        "weights": measured_weights(cfg, "best" if run.has_best() else "last"),
         "data": data_pools(cfg, data),
         "class_names": list(cfg.data.get("class_names") or []),
         **costs.static(student.net, student.one_sample(data.example(1))),
     }
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        result |= getattr(callback, "result", {})
-    if trainer.is_global_zero:
-        write_json(folder / "metrics.json", result)
-        write_text(folder / "report.md", run_page(cfg, result, folder))
-        _log_hparams(cfg, trainer.loggers)
-        log.info("%s %.4f, %.2f M parameters: %s", cfg.monitor, result["score"], result["parameters"] / 1e6, folder)
+    if is_first():
+        require_saved(run, module)
+        write_json(run.metrics_file, result)
+        result |= export(cfg, run, module, data)
+        write_json(run.metrics_file, result)
+        for callback in trainer.callbacks:
+            if isinstance(callback, ScheduledVisualizer):
+                callback.save(module, data, run.path)
+        write_text(run.path / "report.md", run_page(cfg, result, run.path))
+        log_hyperparameters(cfg, trainer.loggers, result)
+        require_saved(run, module)
+        log.info("%s %.4f, %.2f M parameters: %s", cfg.monitor, result["score"], result["parameters"] / 1e6, run.path)
     return result["score"]
 
 
-def _log_hparams(cfg: DictConfig, loggers: list[Any]) -> None:
+def fit(run: RunFolder, trainer: Any, module: Distiller, data: DataModule) -> dict[str, Any]:
+    """Train from the last checkpoint, or from the start. Returns the steps and what the callbacks have to report."""
+    untrained = run.weights(module.role, untrained=True)
+    if is_first() and not untrained.exists():
+        module.student.save(untrained)
+    resumed = run.last_checkpoint.exists()
+    if resumed:
+        log.info("going on from %s", run.last_checkpoint)
+    trainer.fit(module, data, ckpt_path=str(run.last_checkpoint) if resumed else None, weights_only=True)
+    result: dict[str, Any] = {"steps": trainer.global_step}
+    for callback in trainer.callbacks:
+        result |= getattr(callback, "result", {})
+    return result
+
+
+def restore_best(run: RunFolder, module: Distiller) -> None:
+    """Put the weights of the best checkpoint by the metric into the module; those of the last one where none was
+    chosen.
+    """
+    file = run.best_checkpoint if run.has_best() else run.last_checkpoint
+    if file.exists():
+        checkpoint = read_checkpoint(file, run.checkpoints)
+        module.on_load_checkpoint(checkpoint)  # a pruned student gets the widths of the checkpoint
+        module.load_state_dict(checkpoint["state_dict"])
+
+
+def save_weights(run: RunFolder, module: Distiller) -> None:
+    """Write `<role>.safetensors`: the net alone, without Lightning or this package."""
+    if is_first():
+        module.student.save(run.weights(module.role))
+
+
+def require_saved(run: RunFolder, module: Distiller) -> None:
+    """What is measured, exported and reported are the weights of the file.
+
+    Raises:
+        RuntimeError: a callback or a later step has changed them.
+    """
+    file = run.weights(module.role)
+    saved, held = checkpoints.read(file, f"{module.role}.checkpoint"), module.net.state_dict()
+    changed = [name for name in held if name not in saved or not torch.equal(held[name].cpu(), saved[name])]
+    if changed or saved.keys() - held.keys():
+        raise RuntimeError(f"{file} holds other weights than were measured: {', '.join(changed[:3])}")
+
+
+def export(cfg: DictConfig, run: RunFolder, module: Distiller, data: DataModule) -> dict[str, Any]:
+    """What `export` asks for; a run whose export failed tries it again without training again."""
+    exporter = build.exporter(cfg)
+    if exporter is None:
+        return {}
+    return run.stage("export", lambda: exporter.export(module, data, run.path))
+
+
+def log_hyperparameters(cfg: DictConfig, loggers: list[Any], result: dict[str, Any]) -> None:
     """The settings that a sweep varies, for every logger; the score is the last value of the validation curve."""
     params = {
         "kd.enabled": "yes" if cfg.kd.enabled else "no",
@@ -85,6 +152,8 @@ def _log_hparams(cfg: DictConfig, loggers: list[Any]) -> None:
         "optimizer.lr": OmegaConf.select(cfg, "optimizer.lr"),
         **{f"loss.{name}.weight": node.weight for name, node in cfg.loss.items()},
     }
+    measured = {f"val/{name}": value for name, value in result["metrics"].items()}
     for logger in loggers:
         logger.log_hyperparams(params)
+        logger.log_metrics(measured, step=result["steps"])
         logger.finalize("success")
