@@ -14,8 +14,10 @@ from omegaconf import DictConfig
 
 from kd_runner.cli.main import CONF, perform
 from kd_runner.errors import ConfigError
-from kd_runner.runtime import launch, run_folder
+from kd_runner.runtime import launch
 from kd_runner.runtime.files import read_json
+from kd_runner.runtime.run_folder import RunFolder
+from kd_runner.runtime.run_names import register_resolvers
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
         >>> float(cfg.kd.temperature)
         2.0
     """
-    run_folder.register_resolvers()
+    register_resolvers()
     words = list(overrides)
     if config_dir is not None:
         words.insert(0, f"hydra.searchpath=['file://{Path(config_dir).resolve()}']")
@@ -81,12 +83,12 @@ def run(cfg: DictConfig, folder: str | Path | None = None) -> RunResult:
         >>> result.metrics["monitor"]
         'miou'
     """
-    if launch.needed(cfg):
+    if launch.is_needed(cfg):
         raise ConfigError("trainer: several processes are started by the command line alone: python -m kd_runner ...")
     path = Path("outputs") / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}" if folder is None else Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    with run_folder.lock(path):
-        score = perform(cfg, path)
+    folder_of_run = RunFolder(path)
+    with folder_of_run.lock(), folder_of_run.log_to_file():
+        score = perform(cfg, folder_of_run)
     metrics = read_json(path / "metrics.json") if (path / "metrics.json").is_file() else {}
     files = [path / f"{role}.safetensors" for role in ("student", "teacher")]
     student = next((file for file in files if file.is_file()), None)

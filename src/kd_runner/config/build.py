@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -244,21 +243,12 @@ def trainer(cfg: DictConfig, run: RunFolder) -> Any:
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     from kd_runner.callbacks.atomic_checkpoints import AtomicCheckpointIO
-    from kd_runner.callbacks.progress import progress
+    from kd_runner.callbacks.progress import progress, quiet_lightning
     from kd_runner.callbacks.prune_in_rounds import PruneInRounds
     from kd_runner.callbacks.random_state import RandomState
     from kd_runner.callbacks.stop_signals import StopSignals
 
-    # At INFO and as warnings Lightning tells its developers' news; ours are told by the callbacks.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # what trainer.profiler=simple prints
-    news = ("not resumable", "smaller than the logging interval", "does not have many workers", "sync_dist=True",
-            "in eval mode at the start")  # fmt: skip
-    for words in news:
-        warnings.filterwarnings("ignore", f".*{words}")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
-    # Deterministic torch also fills every new tensor with nan: a debugging aid that costs 4 % of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    quiet_lightning()
     cuda = torch.cuda.is_available()
     settings: dict[str, Any] = {}
     if cfg.trainer.precision == "auto":
