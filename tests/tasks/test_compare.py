@@ -57,7 +57,6 @@ def test_a_comparison_does_only_what_is_missing(here, tmp_path: Path) -> None:
     [
         (["seeds=[0,1,0]"], "seeds=[0, 1, 0]: seed 0 is there more than once"),
         (["loss=[cosine_features]"], "task.arms.undistilled: it has no loss to train with"),
-        (["~callbacks.save_weights"], "task.arms.undistilled: no callback saves the trained weights"),
         (["+task.arms.other={kd.temprature:2}"], "temprature"),
     ],
 )

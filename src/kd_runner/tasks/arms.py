@@ -12,7 +12,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_runner.callbacks.save_weights import SaveWeights
 from kd_runner.config import validate
 from kd_runner.distillation.inputs import InputSpec
 from kd_runner.errors import ConfigError, nearest
@@ -70,15 +69,9 @@ def check_arm(cfg: DictConfig, name: str) -> None:
     """Everything that can be known of an arm before any arm trains.
 
     Raises:
-        ConfigError: what `validate.check` finds, an arm that has no loss to train with, or one that saves no weights.
+        ConfigError: what `validate.check` finds, or an arm that has no loss to train with.
     """
     validate.check(cfg)
-    targets = [str(node.get("_target_", "")) for node in (cfg.get("callbacks") or {}).values()]
-    if not any(target.rpartition(".")[2] == SaveWeights.__name__ for target in targets):
-        raise ConfigError(
-            f"{name}: no callback saves the trained weights, which a comparison measures; add checkpoints to "
-            "callbacks=[...]"
-        )
     nodes = [node for node in cfg.loss.values() if node.weight != 0]
     task_losses = [node for node in nodes if "teacher" not in InputSpec(OmegaConf.to_container(node.inputs)).sources]
     if not (nodes if cfg.kd.enabled else task_losses):
