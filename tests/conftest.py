@@ -14,6 +14,24 @@ import torch
 
 torch.set_num_threads(1)
 
+# Tests of these files start processes of their own, and so does every test that uses `cli`.
+STARTS_PROCESSES = {
+    *("test_run_all.py", "test_ddp.py", "test_crd_ddp.py", "test_compare.py", "test_assistant_chain.py"),
+    *("test_docs.py", "test_package.py", "test_rows.py"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With pytest-xdist (scripts/test), tests that start processes are one group, so that they run one after the other.
+
+    All of a file with fixtures of module scope stays in one worker too, so that these are made once.
+    """
+    for item in items:
+        if item.path.name in STARTS_PROCESSES or "cli" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("processes"))
+        elif item.path.parent.name == "tasks":
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
 
 @pytest.fixture(scope="session")
 def mini_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
