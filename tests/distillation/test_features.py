@@ -215,3 +215,13 @@ def test_a_feature_without_gradient_is_refused_in_training() -> None:
     free = FeatureExtractor(Checkpointed(False), {"x": "x"}, {"x": "body"})
     free(batch, ["x"])["x"].sum().backward()
     assert free.net.body.weight.grad is not None
+
+
+class Refuses(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError("size: 3 is too small")
+
+
+def test_what_a_net_refuses_in_its_own_words_is_one_message() -> None:
+    with pytest.raises(ConfigError, match=r"^teacher\.net: size: 3 is too small$"):
+        FeatureExtractor(Refuses(), inputs={"x": "x"}, features={}, role="teacher")({"x": torch.zeros(1)})

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kd_runner.errors import ConfigError
-from kd_runner.metrics.map_chamfer import MapChamfer, chamfer, spread
+from kd_runner.metrics.map_chamfer import MapChamfer, chamfer, resample
 
 POINTS = 5
 
@@ -16,8 +15,10 @@ def line(x: float, length: float = 20.0) -> Tensor:
     return torch.stack([torch.full((POINTS,), x), torch.linspace(0, length, POINTS)], -1)
 
 
-def measured(metric: MapChamfer, found: list[Tensor], scores: list[float], true: list[Tensor], index: int = 0) -> dict:
-    stacked = [torch.stack(lines)[None] if lines else torch.zeros(1, 0, POINTS, 2) for lines in (found, true)]
+def measured(
+    metric: MapChamfer, predicted: list[Tensor], scores: list[float], true: list[Tensor], index: int = 0
+) -> dict:
+    stacked = [torch.stack(lines)[None] if lines else torch.zeros(1, 0, POINTS, 2) for lines in (predicted, true)]
     labels, true_labels = (torch.zeros(lines.shape[:2], dtype=torch.long) for lines in stacked)
     mask = torch.ones_like(true_labels, dtype=torch.bool)
     metric.update(stacked[0], torch.tensor([scores]), labels, stacked[1], true_labels, mask, torch.tensor([index]))
@@ -38,7 +39,7 @@ def test_parallel_lines_are_their_distance_apart() -> None:
 
 def test_half_a_line_counts_both_directions() -> None:
     """10 of 20 m: the half lies on the line, the line's points are 0..10 m from it: mean of 0 and 2.5."""
-    gap = chamfer(*(spread(line(0.0, length).double().numpy()[None], 100) for length in (10.0, 20.0)))
+    gap = chamfer(*(resample(line(0.0, length).double().numpy()[None], 100) for length in (10.0, 20.0)))
     assert gap[0, 0] == pytest.approx(1.25, abs=0.05)  # steps of 0.1 and 0.2 m
 
 
@@ -57,12 +58,12 @@ def test_no_lines_found_and_none_there() -> None:
 def random_samples(count: int, seed: int) -> dict[str, Tensor]:
     g = torch.Generator().manual_seed(seed)
     true = torch.rand(count, 4, POINTS, 2, generator=g) * 2 + torch.rand(count, 4, 1, 2, generator=g) * 12
-    found = true.repeat(1, 2, 1, 1) + torch.randn(count, 8, 1, 2, generator=g) * 0.8
+    predicted = true.repeat(1, 2, 1, 1) + torch.randn(count, 8, 1, 2, generator=g) * 0.8
     labels = torch.randint(0, 2, (count, 4), generator=g)
     mine = torch.where(torch.rand(count, 8, generator=g) < 0.1, -1, labels.repeat(1, 2))
     scores, mask = torch.rand(count, 8, generator=g), torch.rand(count, 4, generator=g) < 0.8
     names = ("points", "scores", "labels", "line_points", "line_labels", "line_mask", "index")
-    return dict(zip(names, (found, scores, mine, true, labels, mask, torch.arange(count) * 7)))
+    return dict(zip(names, (predicted, scores, mine, true, labels, mask, torch.arange(count) * 7)))
 
 
 def walk(points: np.ndarray, count: int) -> np.ndarray:
@@ -115,5 +116,5 @@ def test_shards_in_any_order_equal_one_process() -> None:
 
 
 def test_lines_of_another_number_of_points_are_refused() -> None:
-    with pytest.raises(ConfigError, match="lines of 5 points, num_points is 11"):
+    with pytest.raises(ValueError, match="lines of 5 points, num_points is 11"):
         measured(MapChamfer(["lane"], num_points=11), [line(0.0)], [0.5], [line(0.0)])

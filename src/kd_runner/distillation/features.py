@@ -85,6 +85,10 @@ class FeatureExtractor:
                     module = self.net.get_submodule(path)
                     hooks.append(module.register_forward_hook(self._recorder(recorded, name, items, training)))
             output = self.net(**self._arguments(batch))
+        except ConfigError:
+            raise
+        except ValueError as error:  # a net refuses its inputs in its own words
+            raise ConfigError(f"{self.role}.net: {error}") from error
         finally:
             for hook in hooks:
                 hook.remove()

@@ -177,7 +177,10 @@ class Orion(nn.Module):
         if torch.compiler.is_exporting():
             raise ValueError("temporal: an exported graph has no memory; export with temporal=False")
         if ego_pose is None or timestamp is None or scene is None:
-            raise ValueError("temporal: the inputs ego_pose, timestamp and scene are needed with temporal=True")
+            raise ValueError(
+                "temporal: temporal memory is for evaluation only (training is not supported), and needs the inputs "
+                "ego_pose, timestamp and scene; leave temporal=False otherwise"
+            )
         return FramePose(ego_pose, timestamp, scene)
 
     @torch.no_grad()
