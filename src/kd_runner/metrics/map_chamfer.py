@@ -20,9 +20,9 @@ class MapChamfer(RowStateMetric):
         d(a, b) = (mean over points p of a of min |p - q| + mean over points q of b of min |q - p|) / 2
 
     Both lines are resampled to `num_samples` points; the direction of a line does not matter. In the order of falling
-    scores, a prediction is a true positive if its nearest object of the class in the sample is closer than the threshold
-    and not matched before; it has no second choice. AP is the area under the precision envelope. A class without objects
-    is nan and left out of the mean.
+    scores, a prediction is a true positive if its nearest object of the class in the sample is closer than the
+    threshold and not matched before; it has no second choice. AP is the area under the precision envelope. A class
+    without objects is nan and left out of the mean.
 
     Args:
         class_names: names of the labels 0, 1, ...
