@@ -11,7 +11,7 @@ POINTS = 5
 
 
 def line(x: float, length: float = 20.0) -> Tensor:
-    """A straight line along y position x."""
+    """A straight line along y at x."""
     return torch.stack([torch.full((POINTS,), x), torch.linspace(0, length, POINTS)], -1)
 
 
@@ -30,7 +30,7 @@ def lanes() -> MapChamfer:
 
 
 def test_parallel_lines_are_their_distance_apart() -> None:
-    """0.7 m: false position 0.5, true position 1.0 and 1.5; whichever way the line runs. The absent class is no zero."""
+    """0.7 m: false at 0.5, true at 1.0 and 1.5; whichever way the line runs. The absent class is no zero."""
     result = measured(lanes(), [line(0.7).flip(0)], [0.9], [line(0.0)])
     assert (result["chamfer_map/0.5"], result["chamfer_map/1"], result["chamfer_map/1.5"]) == (0.0, 1.0, 1.0)
     assert result["chamfer_map"] == pytest.approx(2 / 3) == result["chamfer_ap/lane"]
@@ -67,7 +67,7 @@ def random_samples(count: int, seed: int) -> dict[str, Tensor]:
 
 
 def walk(points: np.ndarray, count: int) -> np.ndarray:
-    """A polyline walked position even steps."""
+    """A polyline walked at even steps."""
     length = np.append(0, np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1)))
     position = np.linspace(0, length[-1], count)
     return np.stack([np.interp(position, length, points[:, 0]), np.interp(position, length, points[:, 1])], 1)
@@ -87,9 +87,9 @@ def slow(samples: dict[str, Tensor], label: int, limit: float) -> float:
         hits.append(bool(gaps) and min(gaps)[0] < limit and (i, min(gaps)[1]) not in taken)
         if hits[-1]:
             taken.add((i, min(gaps)[1]))
-    position, area = np.cumsum(hits), 0.0
-    for k in np.flatnonzero(hits):  # each hit adds 1 / n of recall position the best precision from there on
-        area += max(position[m] / (m + 1) for m in range(k, len(hits))) / len(true)
+    true_positives, area = np.cumsum(hits), 0.0
+    for k in np.flatnonzero(hits):  # each hit adds 1 / n of recall at the best precision from there on
+        area += max(true_positives[m] / (m + 1) for m in range(k, len(hits))) / len(true)
     return area
 
 
