@@ -57,19 +57,19 @@ def test_the_file_equals_torch_at_other_batch_and_image_sizes(
 
 def test_a_difference_fails_the_run(module: Distiller, data: DataModule, tmp_path: Path, monkeypatch) -> None:
     """A weight of the file is changed behind the exporter's back."""
-    from kd_runner.export import onnx as ours
+    from kd_runner.export import onnx as export
 
-    plain = ours.export
+    plain = export.export
 
-    def tampered(tapped, batch, path, *more):
-        axes = plain(tapped, batch, path, *more)
+    def tampered(features, batch, path, *more):
+        axes = plain(features, batch, path, *more)
         graph = onnx.load(path)
         (weight,) = (w for w in graph.graph.initializer if "classifier" in w.name and len(w.dims) == 4)
         weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 1.5, weight.name))
         onnx.save(graph, path)
         return axes
 
-    monkeypatch.setattr(ours, "export", tampered)
+    monkeypatch.setattr(export, "export", tampered)
     with pytest.raises(ConfigError, match=r"export\.tolerance: .* differs from torch"):
         exporter().export(module, data, tmp_path)
 
@@ -145,3 +145,40 @@ def test_a_run_leaves_files_that_load_without_this_package(cli, tmp_path: Path) 
         "assert 'lightning' not in sys.modules and 'hydra' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code, str(folder / "student.safetensors")], check=True)
+
+
+def test_the_file_says_what_a_deployer_needs(module: Distiller, data: DataModule, tmp_path: Path) -> None:
+    names = ["background", *map(str, range(10))]
+    exporter(class_names=names).export(module, data, tmp_path, {"miou": 0.5})
+    file = onnx.load(tmp_path / "model.onnx")
+    (image,), (logits,) = file.graph.input, file.graph.output
+    assert [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim] == ["batch", 3, "height", "width"]
+    assert logits.type.tensor_type.shape.dim[0].dim_param == "batch"
+    said = {entry.key.removeprefix("kd_runner."): entry.value for entry in file.metadata_props}
+    assert json.loads(said["class_names"]) == names and json.loads(said["scores"]) == {"miou": 0.5}
+    normalization = json.loads(said["normalization"])
+    assert normalization["mean"] == [0.485, 0.456, 0.406] and normalization["channel_order"] == "RGB"
+    assert said["part"] == "" and len(said["student_sha256"]) == 64
+    onnx.checker.check_model(file)
+
+
+def test_outputs_that_are_not_finite_are_refused(module: Distiller, data: DataModule, tmp_path: Path) -> None:
+    next(iter(module.net.parameters())).data[0] = torch.nan
+    with pytest.raises(ConfigError, match=r"output 'logits' of torch is not finite"):
+        exporter(samples=2).export(module, data, tmp_path)
+
+
+class Heads(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"classes": x @ torch.eye(3) * 2, "points": x[:, :, None].expand(-1, -1, 2) + 1}
+
+
+def test_classes_of_whole_images_are_compared_and_nothing_is_reported_where_nothing_is(tmp_path: Path) -> None:
+    from kd_runner.export import onnx as export
+
+    batch = {"x": torch.randn(2, 3)}
+    both = FeatureExtractor(Heads(), {"x": "x"}, {"classes": ":classes", "points": ":points"})
+    for features, agreement in ((both, 1.0), (export.only(both, ["points"]), None)):
+        export.export(features, batch, tmp_path / "x.onnx")
+        compared = export.compare(features, tmp_path / "x.onnx", [batch])
+        assert compared["agreement"] == agreement and compared["max_error"] < 1e-5

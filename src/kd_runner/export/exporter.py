@@ -34,6 +34,7 @@ class ExportONNX:
         calibration_samples: training samples for the ranges of INT8 activations.
         int8_tolerance: largest drop of the monitored metric from fp32 to INT8; 0.01 is one point.
         monitor: name of that metric; with `int8` it must be given.
+        class_names: of the data set, for the file's metadata.
 
     Raises:
         ConfigError: the file differs by more.
@@ -53,6 +54,7 @@ class ExportONNX:
         calibration_samples: int = 64,
         int8_tolerance: float = 0.01,
         monitor: str | None = None,
+        class_names: Sequence[str] = (),
     ):
         if int8 and part is not None:
             raise ValueError("INT8 is for whole nets: export.part must be null")
@@ -63,21 +65,26 @@ class ExportONNX:
         self.int8_tolerance, self.monitor = int8_tolerance, monitor
         self.ranked = ranked or {}
         self.int8, self.calibration_samples = int8, calibration_samples
+        self.class_names = list(class_names)
         self.result: dict[str, Any] = {}
 
-    def export(self, module: Distiller, data: Any, folder: Path) -> dict[str, Any]:
-        """Export the module's student into `folder`; return what was found."""
-        from kd_runner.export import onnx  # onnxruntime is heavy, and a run without export does without it
+    def export(
+        self, module: Distiller, data: Any, folder: Path, scores: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
+        """Export the module's student into `folder`; return the sizes and differences of the files.
+
+        Args:
+            scores: metric to its value, for the file's metadata.
+        """
+        from kd_runner.export import deployment, onnx  # onnxruntime is heavy, and a run without export needs none
 
         tapped, batches = self._exported(module.student, self._batches(data))
         for name in (name for score, rows in self.ranked.items() for name in (score, *rows)):
             if name not in tapped.features:
                 raise ConfigError(f"export.ranked: the file gives no {name!r}.{nearest(name, tapped.features)}")
         file = folder / "model.onnx"
-        note = {"kd_runner.student": "all of it"}
-        if self.part is not None:
-            note = {"kd_runner.student": f"begins with the input of {self.part}; what is before it runs in torch"}
-        axes = onnx.export(tapped, batches[-1], file, note, self.dynamic)
+        metadata = deployment.metadata(module, data, self.class_names, scores or {}, self.part)
+        axes = onnx.export(tapped, batches[-1], file, metadata, self.dynamic)
         if "batch" not in axes:
             first = next(iter(tapped.inputs.values()))
             batches = [batch for batch in batches if len(batch[first]) == len(batches[-1][first])]
@@ -88,14 +95,16 @@ class ExportONNX:
         found = onnx.compare(tapped, file, batches, self.ranked)
         self.result = {"onnx": {"file": file.name, "bytes": file.stat().st_size, "dynamic": axes, **found}}
         log.info(
-            "%s: %.1f MB, dynamic %s, max error %.1e (%.1e of the largest output), same class %.3f %%",
+            "%s: %.1f MB, dynamic %s, max error %.1e (%.1e of the largest output), same class %s",
             file, file.stat().st_size / 1e6, ", ".join(axes) or "nothing", found["max_error"], found["relative_error"],
-            100 * found["agreement"],
+            "not compared" if found["agreement"] is None else f"{found['agreement']:.3%}",
         )  # fmt: skip
-        if found["relative_error"] > self.tolerance or found["agreement"] < self.agreement:
+        agreement = 1.0 if found["agreement"] is None else found["agreement"]
+        if found["relative_error"] > self.tolerance or agreement < self.agreement:
+            file.unlink()  # a refused file must not be taken for a checked one
             raise ConfigError(
                 f"export.tolerance: {file} differs from torch by {found['relative_error']:.1e} of the largest output "
-                f"(tolerance {self.tolerance}), same class at {found['agreement']:.4%} (agreement {self.agreement})"
+                f"(tolerance {self.tolerance}), same class at {agreement:.4%} (agreement {self.agreement})"
             )
         if self.int8:
             self._quantize(module, tapped, data, folder)

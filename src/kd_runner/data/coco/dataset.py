@@ -15,8 +15,7 @@ from torchvision.transforms.v2 import functional
 from kd_runner.data.coco.annotations import read_instances
 from kd_runner.data.coco.roi_augment import RoiAugment
 from kd_runner.data.images import read_rgb, require_files
-from kd_runner.data.voc.dataset import VOID
-from kd_runner.data.voc.transforms import MEAN, STD
+from kd_runner.data.voc.dataset import MEAN, NORMALIZATION, STD, VOID
 
 BACKGROUND, TARGET, OTHER = 0, 1, 2
 
@@ -56,6 +55,8 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         ValueError: files are missing, the annotations are invalid (see `read_instances`), or no image is left. On
             access: an image that cannot be read or has another size than annotated, an invalid segmentation.
     """
+
+    normalization = NORMALIZATION
 
     def __init__(
         self,

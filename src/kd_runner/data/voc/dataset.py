@@ -14,6 +14,9 @@ from kd_runner.data.images import read_labels, read_rgb, require_files
 from kd_runner.errors import nearest
 
 VOID = 255
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# As a deployer needs it: (pixel / 255 - mean) / std.
+NORMALIZATION = {"mean": MEAN, "std": STD, "channel_order": "RGB", "value_range": [0, 1]}
 
 
 class VOCSegmentation(Dataset[dict[str, Tensor]]):
@@ -37,6 +40,8 @@ class VOCSegmentation(Dataset[dict[str, Tensor]]):
         ValueError: folder, list or files are missing, or an image is listed twice. On access: a file that cannot be
             read, has more than 8 bits per channel or another size than its image, or a label out of range.
     """
+
+    normalization = NORMALIZATION
 
     def __init__(
         self,

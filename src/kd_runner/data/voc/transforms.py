@@ -7,10 +7,9 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from kd_runner.data.voc.dataset import VOID
+from kd_runner.data.voc.dataset import MEAN, STD, VOID
 
 # Statistics that torchvision's ImageNet and COCO weights were trained with (RGB, 0..1).
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _FILL: dict[type, Any] = {tv_tensors.Image: tuple(round(255 * m) for m in MEAN), tv_tensors.Mask: VOID}
 
 
