@@ -77,7 +77,7 @@ def fit_and_report(
     if is_first():
         require_saved(run, module)
         write_json(run.metrics_file, result)
-        result |= export(cfg, run, module, data)
+        result |= export(cfg, run, module, data, {cfg.monitor: result["score"]})
         write_json(run.metrics_file, result)
         for callback in trainer.callbacks:
             if isinstance(callback, ScheduledVisualizer):
@@ -134,12 +134,18 @@ def require_saved(run: RunFolder, module: Distiller) -> None:
         raise RuntimeError(f"{file} holds other weights than were measured: {', '.join(changed[:3])}")
 
 
-def export(cfg: DictConfig, run: RunFolder, module: Distiller, data: DataModule) -> dict[str, Any]:
-    """What `export` asks for; a run whose export failed tries it again without training again."""
+def export(
+    cfg: DictConfig, run: RunFolder, module: Distiller, data: DataModule, scores: dict[str, float]
+) -> dict[str, Any]:
+    """What `export` asks for; a run whose export failed tries it again without training again.
+
+    Args:
+        scores: metric to its value, for the metadata of the file.
+    """
     exporter = build.exporter(cfg)
     if exporter is None:
         return {}
-    return run.stage("export", lambda: exporter.export(module, data, run.path))
+    return run.stage("export", lambda: exporter.export(module, data, run.path, scores))
 
 
 def log_hyperparameters(cfg: DictConfig, loggers: list[Any], result: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ def train_teacher(cfg: DictConfig, run: RunFolder) -> float | None:
         cfg.pruning = None
 
     def work() -> float | None:
+        # The shipped or configured teacher.checkpoint is what others learn from; a training of the teacher starts anew.
         net = build.feature_extractor(cfg, "teacher", build.net(cfg, "teacher"))
         return fit_and_report(cfg, run, build.data(cfg), net, teacher=None)
 
