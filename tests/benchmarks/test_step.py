@@ -31,7 +31,7 @@ def net(width: int) -> Net:
 
 def batches(count: int) -> list[dict[str, torch.Tensor]]:
     index = torch.arange(count * 4).view(-1, 4)
-    return [{"image": torch.randn(4, 3, 8, 8), "target": torch.randint(5, (4,)), "index": at} for at in index]
+    return [{"image": torch.randn(4, 3, 8, 8), "target": torch.randint(5, (4,)), "index": i} for i in index]
 
 
 def test_every_loop_does_the_same_work(step: ModuleType) -> None:

@@ -25,7 +25,7 @@ def order(
 
 def test_a_stream_is_a_row_of_permutations() -> None:
     drawn = stream(7, seed=3, first=0, count=28)
-    rounds = [drawn[at : at + 7] for at in range(0, 28, 7)]
+    rounds = [drawn[i : i + 7] for i in range(0, 28, 7)]
     assert all(sorted(r) == list(range(7)) for r in rounds)
     assert len({tuple(r) for r in rounds}) == 4  # each in another order
 
@@ -38,9 +38,9 @@ def test_a_stream_may_be_entered_anywhere(first: int, count: int) -> None:
 def test_every_sample_is_drawn_equally_often() -> None:
     """Over 7 steps of 4 + 2 from 7 and 11: each labeled one 4 times, the others 1 or 2 times."""
     counts = Counter(index for step in range(7) for index, _ in order().batch(step))
-    assert [counts[at] for at in range(7)] == [4] * 7
-    assert sum(counts[at] for at in range(7, 18)) == 14
-    assert {counts[at] for at in range(7, 18)} == {1, 2}
+    assert [counts[i] for i in range(7)] == [4] * 7
+    assert sum(counts[i] for i in range(7, 18)) == 14
+    assert {counts[i] for i in range(7, 18)} == {1, 2}
 
 
 def test_a_batch_depends_on_the_seed_and_the_step_alone() -> None:
@@ -87,7 +87,7 @@ def test_the_step_reached_is_asked_for_when_iteration_begins() -> None:
     epochs = ResumableBatchSampler([7], [2], 3, 0, lambda: step)
     first = list(epochs)
     step = 3
-    assert list(epochs) == [epochs.batch(at) for at in (3, 4, 5)] != first
+    assert list(epochs) == [epochs.batch(i) for i in (3, 4, 5)] != first
 
 
 def test_labeled_samples_come_in_the_same_order_without_an_unlabeled_source() -> None:

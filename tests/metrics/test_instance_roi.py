@@ -28,21 +28,21 @@ def batch(seed: int = 0) -> dict[str, Tensor]:
 def test_numbers_are_those_of_plain_loops() -> None:
     given, metric = batch(), InstanceROI((0.5, 0.7))
     metric.update(**given)
-    found = {name: value.item() for name, value in metric.compute().items()}
+    values = {name: value.item() for name, value in metric.compute().items()}
     keep = MASK.flatten()
     logits = given["logits"][keep].numpy()
     preds, truth = logits.argmax(1), given["target"].flatten(0, 1)[keep].numpy()
     ious = [((p == 1) & (t == 1)).sum() / ((p == 1) | (t == 1)).sum() for p, t in zip(preds, truth)]
     classes = [((preds == c) & (truth == c)).sum() / ((preds == c) | (truth == c)).sum() for c in range(3)]
     person = truth > 0
-    told = np.where(logits[:, 1] >= logits[:, 2], 1, 2) == truth
-    assert found["target_iou_mean"] == pytest.approx(np.mean(ious))
-    assert found["detection_50"] == pytest.approx(np.mean(np.array(ious) > 0.5))
-    assert found["detection_70"] == pytest.approx(np.mean(np.array(ious) > 0.7))
-    assert [found[f"iou/{c}"] for c in ("background", "target", "non_target")] == pytest.approx(classes)
-    assert found["miou"] == pytest.approx(np.mean(classes))
-    assert found["instance_separation"] == pytest.approx(told[person].mean())
-    assert 0 < found["detection_70"] < 1
+    right = np.where(logits[:, 1] >= logits[:, 2], 1, 2) == truth
+    assert values["target_iou_mean"] == pytest.approx(np.mean(ious))
+    assert values["detection_50"] == pytest.approx(np.mean(np.array(ious) > 0.5))
+    assert values["detection_70"] == pytest.approx(np.mean(np.array(ious) > 0.7))
+    assert [values[f"iou/{c}"] for c in ("background", "target", "non_target")] == pytest.approx(classes)
+    assert values["miou"] == pytest.approx(np.mean(classes))
+    assert values["instance_separation"] == pytest.approx(right[person].mean())
+    assert 0 < values["detection_70"] < 1
 
 
 @pytest.mark.parametrize("metric", [InstanceROI(), MaskAP()], ids=["instance_roi", "mask_ap"])
@@ -80,10 +80,10 @@ def sure(target: Tensor) -> Tensor:
     return 20.0 * torch.nn.functional.one_hot(target.flatten(0, 1) % 255, 3).movedim(-1, 1)
 
 
-def halves(share: float) -> Tensor:
+def halves(fraction: float) -> Tensor:
     """The target fills the upper part of each ROI."""
     target = torch.zeros(2, 3, 8, 6, dtype=torch.long)
-    target[:, :, : int(8 * share)] = 1
+    target[:, :, : int(8 * fraction)] = 1
     target[~MASK] = 255
     return target
 
@@ -102,9 +102,9 @@ def test_masks_of_a_known_overlap_count_up_to_it() -> None:
     """A quarter less in each mask is an IoU of 3/4 before the blur of resizing: right at 0.50, wrong at 0.95."""
     metric = MaskAP()
     metric.update(sure(halves(0.75)), halves(1.0), roi_mask=MASK, **boxes())
-    found = metric.compute()
-    assert found["mask_ap/50"] == pytest.approx(1.0)
-    assert 0.4 < found["mask_ap"].item() < 0.65
+    values = metric.compute()
+    assert values["mask_ap/50"] == pytest.approx(1.0)
+    assert 0.4 < values["mask_ap"].item() < 0.65
 
 
 def test_a_mask_that_is_missing_costs_recall() -> None:

@@ -48,9 +48,9 @@ def test_the_products_inside_attention_count(net: nn.Module, projections: int) -
     ],
 )
 def test_multiply_adds_and_parameters_of_one_sample(net: nn.Module, macs: int, parameters: int) -> None:
-    found = costs.static(net, INPUTS)
-    assert (found["macs"], found["parameters"]) == (macs, parameters)
-    assert found["input"] == {"input": [1, 3, 10, 12]}
+    cost = costs.static(net, INPUTS)
+    assert (cost["macs"], cost["parameters"]) == (macs, parameters)
+    assert cost["input"] == {"input": [1, 3, 10, 12]}
 
 
 def test_bytes_are_those_of_the_file(tmp_path: Path) -> None:
@@ -90,6 +90,6 @@ def test_latency_is_the_median_in_milliseconds_measured_in_turns(monkeypatch: py
         calls.append(name)
         clock[0] += calls.count("a") if name == "a" else 10
 
-    found = costs.latency({"a": lambda: run("a"), "b": lambda: run("b")}, rounds=3, warmup=2)
+    cost = costs.latency({"a": lambda: run("a"), "b": lambda: run("b")}, rounds=3, warmup=2)
     assert calls == ["a", "b"] * 5
-    assert found == {"a": 4000.0, "b": 10_000.0}
+    assert cost == {"a": 4000.0, "b": 10_000.0}

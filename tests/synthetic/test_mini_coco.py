@@ -45,17 +45,17 @@ def test_pycocotools_reads_it_as_coco(root: Path) -> None:
 def test_polygons_enclose_what_is_seen() -> None:
     """Of shapes with corners, gaps and thin parts; a ring has none, for polygons cannot leave out a hole."""
     random = np.random.default_rng(0)
-    found = 0
+    regions = 0
     for _ in range(40):
         mask = figure(48, random).cover > 0.5
         mask[10:20] &= random.random() < 0.5
         polygons = mini_coco._polygons(mask)
         if polygons is None:
             continue
-        found += 1
+        regions += 1
         filled = rle.decode(rle.merge(rle.frPyObjects(polygons, *mask.shape))).astype(bool)
         assert (filled & mask).sum() > 0.97 * (filled | mask).sum()
-    assert found > 10
+    assert regions > 10
     ring = np.ones((5, 5), bool)
     ring[2, 2] = False
     assert mini_coco._polygons(ring) is None

@@ -77,9 +77,9 @@ def test_rest_is_every_image_that_is_on_no_list(root: Path) -> None:
 def test_masks_are_cut_without_mixing_labels(root: Path) -> None:
     """Scaled by nearest pixel: no label appears that was not there."""
     data = VOCSegmentation(root, "train", train(crop=16, scale=(0.5, 4.0)))
-    found = {int(label) for _ in range(20) for label in data[0]["target"].unique()}
-    assert found <= set(np.unique(LABELS).tolist())
-    assert {0, 2, 255} <= found
+    labels = {int(label) for _ in range(20) for label in data[0]["target"].unique()}
+    assert labels <= set(np.unique(LABELS).tolist())
+    assert {0, 2, 255} <= labels
 
 
 def test_a_label_out_of_range_names_file_label_and_key(root: Path) -> None:

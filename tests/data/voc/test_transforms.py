@@ -15,7 +15,7 @@ def pair(height: int = 6, width: int = 9) -> tuple[Tensor, Tensor]:
     return tv_tensors.Image(image), tv_tensors.Mask(labels)
 
 
-def told(image: Tensor) -> Tensor:
+def filled(image: Tensor) -> Tensor:
     """The labels that the image's red tells."""
     return (to_pixels(image.as_subclass(Tensor))[0] * 255 / 3).round().long()
 
@@ -28,7 +28,7 @@ def test_image_and_mask_are_cut_flipped_and_padded_alike() -> None:
         image, mask = train(crop=8, scale=(1.0, 1.0))(*pair())
         inside = mask != 255
         assert image.shape == (3, 8, 8) and mask.shape == (8, 8)
-        assert torch.equal(told(image)[inside], mask.as_subclass(Tensor)[inside].long())
+        assert torch.equal(filled(image)[inside], mask.as_subclass(Tensor)[inside].long())
         seen.add((bool((mask[inside][0] > mask[inside][1]).item()), int(mask[inside].min())))
     assert {flipped for flipped, _ in seen} == {True, False} and len({least for _, least in seen}) > 1
 
