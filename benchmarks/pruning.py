@@ -18,13 +18,11 @@ from typing import Any
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from kd_runner.cli.main import CONF
+from kd_runner.config.compose import compose
 from kd_runner.report.statistics import Estimate, estimate
 from kd_runner.report.tables import markdown
-from kd_runner.runtime import run_names
 from kd_runner.runtime.files import write_json, write_text
 from kd_runner.runtime.processes import in_parallel
 from kd_runner.runtime.run_folder import RunFolder
@@ -75,12 +73,10 @@ def parser() -> argparse.ArgumentParser:
 
 def settings(words: list[str], seed: int, epochs: int, steps: int) -> Any:
     """Plain, so that it travels to another process."""
-    run_names.register_resolvers()
     shared = ["experiment=orion_kd", "pruning=half", f"seed={seed}", f"trainer.max_epochs={epochs}", "export=none",
               f"data.steps_per_epoch={steps}", "callbacks=[checkpoints,epoch_summary]",
               "trainer.check_val_every_n_epoch=1"]  # fmt: skip
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return OmegaConf.to_container(compose("config", overrides=[*shared, *words]), resolve=True)
+    return OmegaConf.to_container(compose([*shared, *words]), resolve=True)
 
 
 def place(folder: Path, name: str, seed: int) -> Path:

@@ -38,8 +38,8 @@ FAULTS = {
     "list misspelt": (["data.train.split=trian"], "Did you mean 'train'?"),
     "no teacher weights": (["teacher.checkpoint=null"], "teacher.checkpoint is null"),
     "no such checkpoint": (["teacher.checkpoint=nowhere/t.pth"], "teacher.checkpoint: no file nowhere/t.pth"),
-    "alpha out of range": (["kd.alpha=1.5"], "kd.alpha=1.5: the share of distillation lies in 0..1"),
-    "temperature zero": (["kd.temperature=0"], "kd.temperature=0: it must be above 0"),
+    "alpha out of range": (["kd.alpha=1.5"], "kd.alpha=1.5: expected the fraction of distillation, 0..1"),
+    "temperature zero": (["kd.temperature=0"], "kd.temperature=0.0: expected a number above 0"),
     "real data without a path": (["data.root=???"], "data.root is not set"),
     "batch larger than the data": (["data.batch_size=500"], "data.batch_size=500 exceeds the 12 samples"),
     "a tensor that the batch lacks": (
@@ -140,10 +140,10 @@ def test_misspelt_key_in_an_experiment_file(
 
 def own_experiment(folder: Path, line: str) -> None:
     """A user's own folder `mine` with an experiment `mine`."""
-    for group in ("experiment", "size"):
+    for group in ("experiment", "variant/mine"):
         (folder / "mine" / group).mkdir(parents=True)
     (folder / "mine/experiment/mine.yaml").write_text(f"# @package _global_\ndefaults: [voc_kd]\n{line}\n")
-    (folder / "mine/size/mine_mini.yaml").write_text("# @package _global_\ndefaults: [voc_kd_mini]\n")
+    (folder / "mine/variant/mine/mini.yaml").write_text("# @package _global_\ndefaults: [/variant/voc_kd/mini]\n")
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,11 @@
 """Every yaml composes, and everything that it names is there and takes what it is given."""
 
-from pathlib import Path
-
 import pytest
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from kd_runner.cli.main import CONF
-from kd_runner.config import validate
-from kd_runner.runtime.run_folder import register_resolvers
+from kd_runner.config import calls, validate
+from kd_runner.config.compose import CONF, compose
 
-register_resolvers()
 EXPERIMENTS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml") if p.stem != "none")
 GROUPS = (
     "model",
@@ -26,31 +21,22 @@ GROUPS = (
 )
 
 
-def composed(*words: str):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", overrides=list(words))
-
-
 @pytest.mark.parametrize("scale", ["mini", "full"])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_experiment(experiment: str, scale: str) -> None:
     words = [f"experiment={experiment}", f"scale={scale}"]
-    validate.check(composed(*words, *(["data.root=/data", "teacher.checkpoint=t.pth"] if scale == "full" else [])))
-
-
-def whole(file: Path) -> DictConfig:
-    """A file on top of those of its group that it builds on."""
-    content = OmegaConf.load(file)
-    parents = content.pop("defaults", []) if isinstance(content, DictConfig) else []
-    return OmegaConf.merge(*(whole(file.with_name(f"{parent}.yaml")) for parent in parents), content)
+    validate.check(compose([*words, *(["data.root=/data", "teacher.checkpoint=t.pth"] if scale == "full" else [])]))
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_choice_of_a_group(group: str) -> None:
     for file in sorted((CONF / group).glob("*.yaml")):
-        content = OmegaConf.to_container(whole(file), resolve=False)
-        for key, node in validate.targets(content, group):
-            validate.check_call("trainer" if group == "trainer" else key, node)
+        content = OmegaConf.load(file)
+        if "defaults" in content:
+            content = compose([f"{group}={file.stem}"])
+            content = {role: content[role] for role in ("teacher", "student")} if group == "model" else content[group]
+        for key, node in calls.targets(OmegaConf.to_container(OmegaConf.create(content)), group):
+            calls.check_call("trainer" if group == "trainer" else key, node)
 
 
 def test_one_word_names_yaml_and_key() -> None:
@@ -61,6 +47,9 @@ def test_one_word_names_yaml_and_key() -> None:
             assert names and all(f"{name}_".startswith(f"{file.stem}_") for name in names)
 
 
-def test_run_and_size_files_name_known_experiments() -> None:
-    for file in [*(CONF / "size").glob("*.yaml"), *(CONF / "recipe").glob("*.yaml")]:
-        assert any(Path(file.stem).name.startswith(f"{experiment}_") for experiment in EXPERIMENTS), file
+def test_variants_name_known_experiments_scales_and_tasks() -> None:
+    scales = {f.stem for f in (CONF / "scale").glob("*.yaml")}
+    tasks = {f.stem for f in (CONF / "task").glob("*.yaml")}
+    for file in (CONF / "variant").glob("*/*.yaml"):
+        scale, _, task = file.stem.partition("_")
+        assert file.parent.name in EXPERIMENTS and scale in scales and task in {"", *tasks}, file

@@ -20,7 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 
-from kd_runner.cli.main import CONF
+from kd_runner.config.compose import CONF, register
 from kd_runner.config import validate
 from kd_runner.runtime import run_folder
 from tests.docs.markdown import PAGES, ROOT, blocks, commands, overrides
@@ -51,7 +51,7 @@ def importable(my_kd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def composed(words: list[str], my_kd: Path) -> Iterator[DictConfig]:
     """The configurations of a command: one, or the first and the last point of a sweep."""
-    run_folder.register_resolvers()
+    register()
     plain, words = [], list(words)
     search_path = create_config_search_path(str(CONF))
     while words:

@@ -17,8 +17,8 @@ from kd_runner.synthetic import mini_coco
 
 TINY = [
     "experiment=hierarchical_unet_kd", "data.prepare=null", "data.batch_size=2", "data.unlabeled_batch_size=2",
-    "data.val_batch_size=2", "data.steps_per_epoch=3", "data.train.image_size=[48,48]", "data.train.mask_size=[20,16]",
-    "data.train.min_side=4", "teacher.net.encoder_name=tu-test_efficientnet", "teacher.net.encoder_depth=3",
+    "data.val_batch_size=2", "data.steps_per_epoch=3", "data.image_size=[48,48]", "data.mask_size=[20,16]",
+    "data.min_side=4", "teacher.net.encoder_name=tu-test_efficientnet", "teacher.net.encoder_depth=3",
     "teacher.net.decoder_channels=[8,8,8]", "teacher.net.roi_size=[10,8]", "teacher.net.roi_width=32",
     "student.net.encoder_depth=3", "student.net.decoder_channels=[8,8,8]",
     "scheduler.warmup_steps=1"

@@ -6,18 +6,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from kd_runner.cli.main import CONF, perform
+from kd_runner.cli.explain import explain
+from kd_runner.cli.main import perform
+from kd_runner.config.compose import compose as composed
 from kd_runner.errors import ConfigError
 from kd_runner.runtime import launch
 from kd_runner.runtime.files import read_json
 from kd_runner.runtime.run_folder import RunFolder
-from kd_runner.runtime.run_names import register_resolvers
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,11 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
         >>> float(cfg.kd.temperature)
         2.0
     """
-    register_resolvers()
-    words = list(overrides)
-    if config_dir is not None:
-        words.insert(0, f"hydra.searchpath=['file://{Path(config_dir).resolve()}']")
-    GlobalHydra.instance().clear()
+    words, config_dirs = list(overrides), [] if config_dir is None else [str(config_dir)]
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra_compose("config", overrides=words)
-    except HydraException as error:
-        raise ConfigError(" ".join(str(error).split())) from error
+        return composed(words, config_dirs)
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(explain(error, words, config_dirs)) from error
 
 
 def run(cfg: DictConfig, folder: str | Path | None = None) -> RunResult:

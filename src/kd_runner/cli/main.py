@@ -3,48 +3,50 @@
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from kd_runner.cli import arguments
+from kd_runner.config.compose import CONF, register
 from kd_runner.errors import ConfigError
 from kd_runner.runtime import run_names, sweep_session
 from kd_runner.runtime.ranks import is_first
 from kd_runner.runtime.run_folder import RunFolder
 from kd_runner.runtime.signals import Stopped, stoppable
 
-PACKAGE = Path(__file__).parents[1]
-CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if p.is_dir())  # in a wheel; in a checkout
-
 log = logging.getLogger("kd_runner")
+
+
+INTERRUPTED = 130  # exit code after Ctrl-C, as in every shell
 
 
 def main() -> None:
     """`python -m kd_runner` and `kd-runner`."""
-    sys.argv[1:] = _flags_first(sys.argv[1:])
-    run_names.register_resolvers()
-    run_names.name_sweep(sys.argv[1:])
-    # A user's own Python files: those of the folder one stands in, and those beside one's own yaml files.
-    sys.path[:0] = [os.getcwd(), *_config_dirs(sys.argv[1:])]
+    sys.argv[1:] = words = arguments.flags_first(sys.argv[1:])
+    register()
+    run_names.name_sweep(words)
+    # A user's own Python files: those of the current folder, and those beside one's own yaml files.
+    config_dirs = arguments.config_dirs(words)
+    sys.path[:0] = [os.getcwd(), *config_dirs]
     # Idle OpenMP threads that spin make small operations many times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    begun: list[bool] = []
-
-    def entry(cfg: DictConfig) -> float | None:
-        begun.append(True)
-        return job(cfg)
-
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing its own text before ours
     try:
-        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(entry)()
-    except SystemExit as end:
-        if end.code == 1 and not begun:  # Hydra refused a word, and has said which
-            from kd_runner.cli.suggestions import print_suggestions
+        arguments.check_renamed(words)
+        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(job)()
+    except KeyboardInterrupt:
+        print("interrupted; resume=auto goes on where checkpoints were written", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+    except Exception as error:
+        from kd_runner.cli.explain import explain
 
-            print_suggestions(sys.argv[1:], str(CONF), _config_dirs(sys.argv[1:]))
-        raise
+        print(explain(error, words, config_dirs), file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def job(cfg: DictConfig) -> float | None:
@@ -69,19 +71,31 @@ def job(cfg: DictConfig) -> float | None:
             print(run.stop_message(), flush=True)
         raise SystemExit(stop.code) from None
     except ConfigError as error:
-        log.error("%s", error)
-        log.debug("", exc_info=True)
-        if not sweeping:
-            raise SystemExit(1) from None
         message = str(error)
+        log.error("%s", message)
     except Exception as error:
-        if not sweeping:
-            raise
-        log.exception("this point failed; the others go on")
-        message = f"{type(error).__name__}: {error}"
+        message = _unexpected(error, run.path)
+    if not sweeping:
+        raise SystemExit(1)
     # A point whose folder could not be locked is at work in another process.
     _record_point(run.path, "failed" if locked else "running", error=message)
     return float("nan")
+
+
+def _unexpected(error: Exception, folder: Path) -> str:
+    """Logs what nobody foresaw in three lines; the whole traceback goes to `run.log`. Returns the message."""
+    from kd_runner.cli.explain import unexpected
+
+    message = unexpected(error)
+    file = folder / "run.log"
+    try:
+        with file.open("a") as lines:
+            lines.write("".join(traceback.format_exception(error)))
+        hint = f"The whole traceback is in {file}"
+    except OSError as problem:
+        hint = f"The traceback could not be written: {problem}"
+    log.error("%s\n%s", message, hint)
+    return message
 
 
 def _record_point(folder: Path, status: str, **more: Any) -> None:
@@ -121,16 +135,18 @@ def _hydra_files(cfg: DictConfig) -> dict[str, str]:
 
 def perform(cfg: DictConfig, run: RunFolder) -> float | None:
     """Check the configuration, then do what `task` says."""
-    import torch
-    from hydra.utils import get_method
-
-    from kd_runner.config import validate
-    from kd_runner.runtime import launch
+    from kd_runner.config import entries, validate
 
     run_names.check_name(cfg.resume, run.path)
     if cfg.resume == "auto" and is_first() and not run.config_file.is_file():
         log.info("resume=auto: no run of this experiment was stopped; a new one starts in %s", run.path)
-    validate.check(cfg)
+    validate.check(entries.clean(cfg))
+
+    import torch
+    from hydra.utils import get_method
+
+    from kd_runner.runtime import launch
+
     if launch.is_needed(cfg):
         return launch.run_processes(cfg, run)
     # Before torch starts threads, which inherit it: numbers below 1e-38, as sharp attention makes them, are ten times
@@ -138,29 +154,3 @@ def perform(cfg: DictConfig, run: RunFolder) -> float | None:
     torch.set_flush_denormal(True)
     task: Any = get_method(cfg.task._target_)
     return task(cfg, run)
-
-
-def _flags_first(words: list[str]) -> list[str]:
-    """Hydra's parser takes no flag behind the first override; a person does not know that."""
-    flags, overrides, rest = [], [], iter(words)
-    for word in rest:
-        if not word.startswith("-"):
-            overrides.append(word)
-            continue
-        flags.append(word)
-        if word in _WITH_VALUE:
-            flags.extend([following] if (following := next(rest, None)) is not None else [])
-    return [*flags, *overrides]
-
-
-_WITH_VALUE = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--cfg", "-c", "--package", "-p"}
-
-
-def _config_dirs(words: list[str]) -> list[str]:
-    found = []
-    for word, following in zip(words, [*words[1:], ""]):
-        if word in ("--config-dir", "-cd"):
-            found.append(os.path.abspath(following))
-        elif word.startswith("--config-dir="):
-            found.append(os.path.abspath(word.partition("=")[2]))
-    return found

@@ -1,19 +1,23 @@
 """The nearest right word, where Hydra refuses one of the command line."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from kd_runner.config.compose import CONF, compose
+from kd_runner.config.keys import paths
 from kd_runner.errors import nearest
 
 
-def suggestions(words: list[str], conf: str, own: list[str]) -> Iterator[str]:
+def suggestions(words: list[str], config_dirs: list[str]) -> Iterator[str]:
     """A line for every word whose key, group or choice the configuration does not know.
 
     Args:
-        conf, own: the folder of yaml files that ships, and the user's (`--config-dir`).
+        config_dirs: the user's own folders of yaml files (`--config-dir`).
     """
-    groups = _groups([conf, *own])
+    groups = _groups([str(CONF), *config_dirs])
     chosen = []
     for word in words:
         group, _, value = word.partition("=")
@@ -23,7 +27,7 @@ def suggestions(words: list[str], conf: str, own: list[str]) -> Iterator[str]:
         chosen += [] if wrong else [word]
         for choice in wrong:
             yield f"{group}={choice}: no such choice.{nearest(choice, groups[group])}"
-    keys = _keys(conf, own, chosen)
+    keys = _keys(config_dirs, chosen)
     for word in words:
         key, equals, _ = word.partition("=")
         if not equals or key[:1] in "-+~" or key in groups.keys() | keys or key.startswith("hydra"):
@@ -41,24 +45,9 @@ def _groups(folders: list[str]) -> dict[str, set[str]]:
     return found
 
 
-def _keys(conf: str, own: list[str], chosen: list[str]) -> set[str]:
+def _keys(config_dirs: list[str], chosen: list[str]) -> set[str]:
     """Keys of the configuration with these groups."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-
-    from kd_runner.config.validate import paths
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(conf, version_base="1.3"):
-        found = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in own)}]"]
-        try:
-            return paths(OmegaConf.to_container(compose("config", overrides=[*found, *chosen])))
-        except HydraException:  # a sweep over choices
-            return paths(OmegaConf.to_container(compose("config")))
-
-
-def print_suggestions(words: list[str], conf: str, own: list[str]) -> None:
-    for line in suggestions(words, conf, own):
-        print(line, file=sys.stderr)
+    try:
+        return paths(OmegaConf.to_container(compose(chosen, config_dirs)))
+    except HydraException:  # a sweep over choices
+        return paths(OmegaConf.to_container(compose()))

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_runner.config import validate
+from kd_runner.config import entries, validate
 from kd_runner.distillation.inputs import InputSpec
 from kd_runner.errors import ConfigError, nearest
 from kd_runner.report import gathered_page
@@ -51,7 +51,7 @@ def arm_config(cfg: DictConfig, seed: int, key: str, settings: Mapping[str, Any]
             parent = OmegaConf.select(own, name.rpartition(".")[0] or "") or own
             hint = nearest(name.rpartition(".")[2], map(str, parent))
             raise ConfigError(f"{key}: no key {name!r} in the configuration.{hint}") from None
-    return resolved(own)
+    return entries.clean(resolved(own))
 
 
 def check_seeds(cfg: DictConfig) -> None:

@@ -1,0 +1,102 @@
+"""What `_target_` names: it must exist, and take the arguments that it is given."""
+
+import importlib
+import inspect
+import pkgutil
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from kd_runner.errors import ConfigError, nearest
+
+_CALL_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+
+
+def targets(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every node with a `_target_`, under its key; not the task, which is called with the whole configuration."""
+    if isinstance(node, list):
+        for i, part in enumerate(node):
+            yield from targets(part, f"{key}[{i}]")
+    if isinstance(node, dict):
+        if "_target_" in node and key != "task":
+            yield key, node
+        for name, part in node.items():
+            yield from targets(part, f"{key}.{name}" if key else str(name))
+
+
+def check_call(key: str, node: dict[str, Any]) -> None:
+    """Finds the class or function, and binds the arguments to its signature.
+
+    Raises:
+        ConfigError: there is no such object, or it takes other arguments.
+    """
+    target = locate(node["_target_"], key)
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return  # built in C, without a signature
+    given = set(node) - _CALL_KEYS
+    kinds = {p.kind for p in parameters.values()}
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        for name in sorted(given - set(parameters)):
+            raise ConfigError(f"{key}.{name}: {node['_target_']} takes no {name!r}.{nearest(name, parameters)}")
+    if node.get("_partial_") or node.get("_args_"):
+        return
+    # These are completed by the runner.
+    if key in ("trainer", "logger"):
+        return
+    for name, parameter in parameters.items():
+        positional = parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        if positional and parameter.default is inspect.Parameter.empty and name not in given:
+            raise ConfigError(f"{key}.{name}: {node['_target_']} needs it")
+
+
+def locate(path: Any, key: str) -> Any:
+    """The object of a dotted path.
+
+    Raises:
+        ConfigError: a part is misspelt (with the nearest name), or its file cannot be imported (with file and line).
+    """
+    if not isinstance(path, str) or not all(path.split(".")):
+        raise ConfigError(f"{key}._target_={path}: expected the dotted name of a class or function")
+    *parents, name = path.split(".")
+    if not parents:
+        raise ConfigError(f"{key}._target_={path}: expected a dotted name, e.g. my_file.{name}")
+    for end in range(len(parents), 0, -1):
+        found = _imported(".".join(parents[:end]), path, key)
+        if found is None:
+            continue
+        for part in [*parents[end:], name]:
+            if not hasattr(found, part):
+                owner = getattr(found, "__name__", str(found))
+                raise ConfigError(f"{key}._target_: no {part!r} in {owner}.{nearest(part, _public(found))}")
+            found = getattr(found, part)
+        if not callable(found):
+            raise ConfigError(f"{key}._target_={path}: it is no class or function")
+        return found
+    raise ConfigError(
+        f"{key}._target_: no module {parents[0]!r} (is its folder the current one, or that of --config-dir?)"
+    )
+
+
+def _imported(module: str, path: str, key: str) -> Any:
+    """The module; None where there is none of that name."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise ConfigError(f"{key}._target_: {path} needs the package {error.name!r}") from error
+        return None
+    except SyntaxError as error:
+        raise ConfigError(f"{key}._target_={path}: {error.filename}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:  # whatever a user's own file does when it is imported
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        first = str(error).splitlines()[0] if str(error) else ""
+        raise ConfigError(
+            f"{key}._target_={path}: {frame.filename}, line {frame.lineno}: {type(error).__name__}: {first}"
+        ) from error
+
+
+def _public(module: Any) -> list[str]:
+    inside = [m.name for m in pkgutil.iter_modules(module.__path__)] if hasattr(module, "__path__") else []
+    return [name for name in dir(module) if not name.startswith("_")] + inside

@@ -1,0 +1,100 @@
+"""Unknown keys: Hydra merges a misspelt one into an open part of the configuration in silence; we do not."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from kd_runner.config.entries import GROUPS
+from kd_runner.errors import ConfigError, nearest
+from kd_runner.runtime.flatten import flatten
+
+# Groups whose files only adjust what other groups define.
+_ADJUSTING = ("experiment", "variant", "variant@_global_")
+# Mappings whose keys are the user's own.
+_OPEN = (
+    "teacher.features", "student.features", "teacher.inputs", "student.inputs", "teacher.train_inputs",
+    "student.train_inputs", "teacher.checkpoint_keys.rename", "student.checkpoint_keys.rename", "task.arms",
+    "task.stages", "layer_decay",
+)  # fmt: skip
+# What the runner reads of a model. A model file of one's own may be plain.
+_NET = {"net", "inputs", "train_inputs", "features", "checkpoint", "checkpoint_keys", "channels_last"}
+_NETS = {"teacher": _NET, "student": _NET | {"init", "trained"}}
+
+
+def paths(node: Any, prefix: str = "") -> set[str]:
+    """Every key of a nested dict, dotted: of mappings and of values."""
+    found = set()
+    if isinstance(node, dict):
+        for key, part in node.items():
+            path = f"{prefix}.{key}" if prefix else str(key)
+            found |= {path} | paths(part, path)
+    return found
+
+
+def check(cfg: DictConfig) -> None:
+    """Raises:
+    ConfigError: a key that nothing reads.
+    """
+    for role, known in _NETS.items():
+        check_known(role, cfg[role], known)
+        check_known(f"{role}.checkpoint_keys", cfg[role].checkpoint_keys or (), {"strip", "rename", "drop", "convert"})
+    for group, fields in {"loss": {"weight", "inputs", "fn"}, "metric": {"inputs", "fn"}}.items():
+        for name, node in cfg[group].items():
+            check_known(f"{group}.{name}", node, fields)
+    if GlobalHydra.instance().is_initialized() and HydraConfig.initialized():
+        _check_composed(cfg)
+
+
+def check_known(key: str, node: Iterable[Any], known: set[str]) -> None:
+    """Raises:
+    ConfigError: a key of the node is not among the known ones.
+    """
+    for name in sorted({str(part) for part in node} - known):
+        raise ConfigError(f"{key}.{name}: no such key.{nearest(name, known)}")
+
+
+def _check_composed(cfg: DictConfig) -> None:
+    """Keys that an experiment or the command line sets must exist in the groups that are chosen."""
+    known = paths(OmegaConf.to_container(_without_adjustments()))
+    content = OmegaConf.to_container(cfg)
+    ours = paths(content)
+    called = {path for path in ours if path.endswith("._target_")}
+    for path in sorted(ours - known):
+        parents = [path.rsplit(".", count)[0] for count in range(1, path.count(".") + 1)]
+        if any(f"{parent}._target_" in called for parent in parents):
+            continue  # an argument: check_call knows them
+        if any(path.startswith(f"{root}.") for root in _OPEN):
+            continue
+        group, _, rest = path.partition(".")
+        if group in GROUPS and rest and f"{group}.{rest.split('.')[0]}" not in known:
+            continue  # a whole entry of the experiment's own
+        if f"${{{path}}}" in str(content) or any(f"${{{parent}}}" in str(content) for parent in parents):
+            continue  # another value refers to it
+        if any(f"{path}._target_" == other for other in called):
+            continue  # an object, where the group has null
+        siblings = {other for other in known if other.count(".") == path.count(".")}
+        raise ConfigError(f"{path}: no such key.{nearest(path, siblings)}")
+
+
+def _without_adjustments() -> DictConfig:
+    """The configuration of the chosen groups, before experiment and variant adjust it."""
+    from hydra import compose
+
+    overrides = ["experiment=none"]
+    for group, choice in HydraConfig.get().runtime.choices.items():
+        if not group.startswith("hydra/") and group not in _ADJUSTING and choice is not None:
+            overrides.append(f"{group}={choice if isinstance(choice, str) else '[' + ','.join(choice) + ']'}")
+    return compose("config", overrides=overrides)
+
+
+def check_missing(cfg: DictConfig) -> None:
+    """Raises:
+    ConfigError: a value that must be given is still `???`.
+    """
+    missing = sorted(path for path, value in flatten(OmegaConf.to_container(cfg)).items() if value == "???")
+    if missing:
+        hint = " (scale=full reads real data from there)" if "data.root" in missing else ""
+        raise ConfigError(f"{missing[0]} is not set; give {missing[0]}=...{hint}")

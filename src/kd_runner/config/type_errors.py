@@ -1,0 +1,86 @@
+"""One line for what OmegaConf says of a value of a wrong type, or of a key that the schema does not have."""
+
+import re
+import types
+import typing
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from kd_runner.config.schema import Config
+from kd_runner.errors import ConfigError, nearest
+
+_TYPES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
+
+
+def check_types(cfg: DictConfig) -> None:
+    """For a configuration that Hydra did not compose (an arm of a comparison, a notebook's).
+
+    Raises:
+        ConfigError: a value of a wrong type.
+    """
+    try:
+        OmegaConf.merge(OmegaConf.structured(Config), cfg)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain_type(str(error)) or str(error).splitlines()[0]) from error
+
+
+def explain_type(text: str) -> str | None:
+    """Key, value and what is expected, from the text of an error of OmegaConf; None where it is about something else.
+
+    Args:
+        text: the whole text, with its line `full_key: ...`.
+    """
+    key_match = re.search(r"full_key: (\S+)", text)
+    if key_match is None:
+        return None
+    key = key_match[1]
+    if missing := re.search(r"Key '(.+?)' (?:not in|is not in)", text):
+        parent = key.rpartition(".")[0]
+        name = missing[1]
+        if not parent and name in ("experiment", "variant", "scale", "task"):
+            return f"{name}: its file must begin with the line '# @package _global_'"
+        known = [f"{parent}.{field}" if parent else field for field in field_names(parent)]
+        return f"{key}: no such key.{nearest(key, known)}"
+    if wrong := re.search(r"Value '(.*?)' of type '.*?' could not be converted to (\w+)", text, re.DOTALL):
+        return f"{key}={wrong[1]}: expected {_TYPES.get(wrong[2], wrong[2].lower())}"
+    if wrong := re.search(r"Value '(.*?)' is not a valid (\w+)", text):
+        return f"{key}={wrong[1]}: expected {_expected(key)}"
+    if override := re.search(r"Error merging override (.+)", text):
+        return f"{override[1]}: expected {_expected(key)}"
+    if "is not Optional" in text or "not nullable" in text or "None to non" in text:
+        return f"{key}=null: expected {_expected(key)}"
+    return f"{key}: {text.splitlines()[0]}; expected {_expected(key)}"
+
+
+def _expected(key: str) -> str:
+    hint: Any = _type_of(key)
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if hint in names:
+        return names[hint]
+    if typing.get_origin(hint) is list:
+        return f"a list, e.g. {key}=[0,1,2]" if typing.get_args(hint)[0] is int else "a list"
+    return "keys with values" if is_dataclass(hint) or typing.get_origin(hint) is dict else "another value"
+
+
+def field_names(key: str) -> list[str]:
+    """Keys that the schema has below a key; empty where it is open."""
+    hint = _type_of(key)
+    return [field.name for field in fields(hint)] if is_dataclass(hint) else []
+
+
+def _type_of(key: str) -> Any:
+    """The type that the schema gives a key, without `| None`."""
+    hint: Any = Config
+    for part in key.split(".") if key else []:
+        if is_dataclass(hint):
+            hint = typing.get_type_hints(hint).get(part)
+        elif typing.get_origin(hint) is dict:
+            hint = typing.get_args(hint)[1]
+        else:
+            return None
+        if isinstance(hint, types.UnionType):
+            hint = next(option for option in typing.get_args(hint) if option is not type(None))
+    return hint
