@@ -22,7 +22,6 @@ from safetensors.torch import save_file
 
 from kd_runner.config.compose import CONF, register
 from kd_runner.config import validate
-from kd_runner.runtime import run_folder
 from tests.docs.markdown import PAGES, ROOT, blocks, commands, overrides
 
 FLAGS_WITH_VALUE = {"--cfg", "-p", "--package"}
