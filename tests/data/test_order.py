@@ -158,3 +158,26 @@ def test_a_sample_that_cannot_be_read_is_named_without_a_traceback() -> None:
         with pytest.raises(ConfigError) as error:
             next(iter(DataLoader(SeededDataset(Broken(), "data.val"), num_workers=num_workers)))
         assert str(error.value) == "data.val: a.png cannot be read"
+
+
+def test_numpy_and_python_draws_depend_on_the_key_too() -> None:
+    import random
+
+    import numpy as np
+
+    class Noise(Dataset):
+        def __getitem__(self, index: int) -> dict[str, Tensor]:
+            return {"x": torch.tensor([np.random.rand(), random.random()])}
+
+        def __len__(self) -> int:
+            return 3
+
+    samples = SeededDataset(Noise())
+    np.random.seed(1)
+    random.seed(1)
+    undisturbed = np.random.rand(), random.random()
+    np.random.seed(1)
+    random.seed(1)
+    first, second, other = (samples[0, seed]["x"] for seed in (5, 5, 6))
+    assert torch.equal(first, second) and not torch.equal(first, other)
+    assert (np.random.rand(), random.random()) == undisturbed

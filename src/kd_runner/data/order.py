@@ -1,9 +1,12 @@
 """Order and augmentation of samples as a pure function of seed and step, so that a run can resume at any step."""
 
+import contextlib
+import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -85,6 +88,22 @@ class ResumableBatchSampler(Sampler[list[Key]]):
         return keys
 
 
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators of torch (CPU), numpy and Python for a block, and restore them after it."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: it would also seed the GPU's generator, which fork_rng does not restore here.
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
 class SeededDataset(Dataset[dict[str, Any]]):
     """Wraps a dataset so that augmentation depends on the key's seed alone.
 
@@ -92,7 +111,7 @@ class SeededDataset(Dataset[dict[str, Any]]):
     have none.
 
     Args:
-        samples: dataset whose augmentation draws from torch's global CPU generator.
+        samples: dataset whose augmentation draws from the global generators of torch (CPU), numpy or Python.
         name: names the dataset in errors.
     """
 
@@ -106,9 +125,7 @@ class SeededDataset(Dataset[dict[str, Any]]):
             SampleError: the dataset cannot give the sample.
         """
         index, seed = key if isinstance(key, tuple) else (key, 0)
-        with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed: it would also seed the GPU's generator, which fork_rng does not restore here.
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             try:
                 sample = self.samples[index]
             except ConfigError:

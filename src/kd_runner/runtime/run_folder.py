@@ -72,8 +72,11 @@ class RunFolder:
 
     def is_stopped(self) -> bool:
         """Started, not ended, and no living process holds it."""
-        if not self.config_file.is_file() or self.is_ended():
+        if not self.config_file.is_file():
             return False
+        with contextlib.suppress(ConfigError):  # a broken file is named when the run is claimed
+            if self.is_ended():
+                return False
         try:
             with self.lock():
                 return True
