@@ -103,7 +103,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(tmp_path: Path, capsy
     folders = [str(tmp_path / name) for name in ("good", "cut", "alone", "empty")]
     assert gather.main([*folders, "--out", str(tmp_path / "page")]) == 0
     printed = capsys.readouterr().err
-    for words in ("cut: unreadable: JSONDecodeError", "alone: no .hydra/hydra.yaml", "empty: holds no run"):
+    for words in ("cut/metrics.json", "alone: no .hydra/hydra.yaml", "empty: holds no run"):
         assert words in printed
     assert gather.main([str(tmp_path / "empty")]) == 1
 
@@ -132,9 +132,9 @@ def test_the_file_of_the_full_scale_is_checked(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_an_evaluation_and_a_point_with_an_old_failure_are_gathered(tmp_path: Path) -> None:
-    """task=evaluate leaves its configuration in .hydra alone; metrics count more than an earlier failed.json."""
+    """task=evaluate leaves its configuration in .hydra alone; metrics count more than an earlier failure."""
     leave_run(tmp_path / "point", 0.5)
-    write_json(tmp_path / "point" / "failed.json", {"error": "the first start"})
+    write_json(tmp_path / "point" / "status.json", {"status": "failed", "error": "the first start"})
     evaluated = leave_run(tmp_path / "evaluated", 0.4)
     (evaluated / "config.yaml").rename(evaluated / ".hydra" / "config.yaml")
     nets = {"teacher": {"miou": 0.9}, "student": {"miou": 0.4}}
@@ -149,9 +149,10 @@ def test_an_evaluation_and_a_point_with_an_old_failure_are_gathered(tmp_path: Pa
 
 
 def test_runs_that_differ_in_a_callback_that_trains_are_no_repeats(tmp_path: Path) -> None:
-    schedule = {"kd_schedule": {"temperature": {"end": 1.0}}}
-    leave_run(tmp_path / "plain", 0.5, callbacks={"pictures": {"num_images": 6}})
-    leave_run(tmp_path / "same", 0.5, callbacks={"pictures": {"num_images": 2}})
+    schedule = {"kd_schedule": {"_target_": "kd_runner.callbacks.kd_schedule.KDSchedule", "alpha": None}}
+    target = "kd_runner.callbacks.segmentation_visualizer.SegmentationVisualizer"
+    leave_run(tmp_path / "plain", 0.5, callbacks={"pictures": {"_target_": target, "num_images": 6}})
+    leave_run(tmp_path / "same", 0.5, callbacks={"pictures": {"_target_": target, "num_images": 2}})
     leave_run(tmp_path / "scheduled", 0.6, callbacks=schedule)
     (section,), repeated = group(collect([tmp_path])[0])
     assert len(section.rows) == 2 and len(repeated) == 1

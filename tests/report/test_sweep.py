@@ -8,8 +8,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from kd_runner.report.sweep import SweepReport
-from kd_runner.runtime import run_folder, sweep_session
+from kd_runner.runtime import sweep_session
 from kd_runner.runtime.files import write_json, write_text
+from kd_runner.runtime.run_folder import RunFolder
 from tests.conftest import Cli
 
 FAST = ["trainer.max_epochs=1", "data.steps_per_epoch=2", "export=none", "callbacks=[checkpoints]"]
@@ -92,9 +93,9 @@ def test_statuses_are_those_of_this_start(tmp_path: Path) -> None:
     """A task that leaves no metrics fails the sweep; a failure of an earlier start does not."""
     sweep = tmp_path / "sweep_seed"
     assert report(sweep, ("a", ["seed=0"], "ended"), ("b", ["seed=1"], "failed"))[0] == 1
-    write_json(sweep / "old" / "failed.json", {"error": "then"})
+    write_json(sweep / "old" / "status.json", {"status": "failed", "error": "then"})
     write_text(sweep / "old" / ".hydra" / "overrides.yaml", "[seed=9]\n")
-    write_json(sweep / "b" / "failed.json", {"error": "then"})
+    write_json(sweep / "b" / "status.json", {"status": "failed", "error": "then"})
     code, table = report(sweep, ("a", ["seed=0"], "ended"), ("b", ["seed=1"], "ended"))
     assert code == 0
     assert {row["seed"]: row["status"] for row in table} == {"0": "ended", "1": "ended", "9": "earlier: not ended"}
@@ -114,9 +115,9 @@ def test_a_sweep_over_experiments_reads_every_folder_and_compares_none(tmp_path:
 
 def test_a_point_that_another_process_runs_is_not_marked_as_failed(here, tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "voc_kd" / "sweep_seed" / "point1"
-    with run_folder.lock(folder), pytest.raises(SystemExit):
+    with RunFolder(folder).lock(), pytest.raises(SystemExit):
         here("task=check", "-m", "seed=1,2", "hydra.sweep.subdir=point${seed}")
-    assert not (folder / "failed.json").exists()
+    assert not (folder / "status.json").exists()
     statuses = {row["seed"]: row["status"].split(":")[0] for row in rows(folder.parent)}
     assert statuses == {"1": "running", "2": "ended"}
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from kd_runner.report.runs import Run, Unread
 from kd_runner.report.statistics import Estimate, Gain, estimate, gain, gap_closed, verdicts
+from kd_runner.runtime.result_keys import result_settings
 
-# Keys that do not change a result: runs that differ in these alone are repeats or seeds of one another.
-_NEUTRAL = {"seed", "seeds", "resume", "cache", "logger", "export", "threads", "task"}
-_NEUTRAL_CALLBACKS = ("epoch_summary", "pictures", "roi_visualizer")
+# What tells seeds apart, or only says which task ran the training.
+_NOT_COMPARED = {"seed", "seeds", "task"}
 # What only a distilled run reads.
 _DISTILLATION = {"kd", "teacher"}
 
@@ -117,14 +117,6 @@ def _key(run: Run) -> str:
     return run.arm + json.dumps(settings, sort_keys=True, default=str)
 
 
-def _changes_result(key: str) -> bool:
-    """Whether a setting can change what a run computes."""
-    root, _, rest = key.partition(".")
-    if root == "callbacks":
-        return rest.partition(".")[0] not in _NEUTRAL_CALLBACKS
-    return root not in _NEUTRAL
-
-
 def _relevant(run: Run, with_distillation: bool = True) -> dict[str, Any]:
     """Settings that the run's result depends on.
 
@@ -134,8 +126,9 @@ def _relevant(run: Run, with_distillation: bool = True) -> dict[str, Any]:
     """
     kept = {
         key: value
-        for key, value in run.settings.items()
-        if _changes_result(key) and not (key.endswith(".seed") and value == run.seed)  # a part that follows the seed
+        for key, value in result_settings(dict(run.settings)).items()
+        if key.partition(".")[0] not in _NOT_COMPARED
+        and not (key.endswith(".seed") and value == run.seed)  # a part that follows the seed
     }
     if with_distillation and (run.settings["kd.enabled"] or run.arm == "teacher"):
         return kept

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from kd_runner.errors import ConfigError
 from kd_runner.runtime.files import read_json
 from kd_runner.runtime.flatten import flatten
 from kd_runner.runtime.run_folder import RunFolder
@@ -74,7 +75,7 @@ def collect(paths: Iterable[str | Path]) -> tuple[list[Run], list[Unread]]:
             try:
                 for run in _read(folder):
                     runs[run.folder.resolve(), run.arm, run.seed] = run
-            except _NoRun as error:
+            except (_NoRun, ConfigError) as error:
                 unread[folder.resolve()] = Unread(folder, str(error))
             except (OSError, ValueError, KeyError, TypeError, AttributeError, OmegaConfBaseException) as error:
                 unread[folder.resolve()] = Unread(folder, f"unreadable: {type(error).__name__}: {error}")
