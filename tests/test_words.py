@@ -41,10 +41,8 @@ NOT_YET: set[str] = {
     "tests/data",
     "tests/distillation",
     "tests/export",
-    "tests/geometry",
     "tests/losses",
     "tests/metrics",
-    "tests/models/bevfusion",
     "tests/models/hierarchical_unet",
     "tests/models/segmentation",
     "tests/profiling",
@@ -52,7 +50,6 @@ NOT_YET: set[str] = {
     "tests/runtime",
     "tests/synthetic",
     "tests/tasks",
-    "tests/visualization",
 }
 
 # Words as they must not stand in any text: regular expression -> what to say.

@@ -18,11 +18,11 @@ LOCAL[:3, 3] = torch.tensor([0.9, 0.0, 1.8])
 
 
 def submission(rows: list[list[float]], labels: list[int], scores: list[float], **more: int) -> NuScenesSubmission:
-    found = NuScenesSubmission(["one"], **more)
+    submitted = NuScenesSubmission(["one"], **more)
     boxes = torch.tensor([rows], dtype=torch.float32)
     places = {"lidar2local": LOCAL.float()[None], "lidar2global": PLACE[None], "index": torch.tensor([0])}
-    found.add(boxes, torch.tensor([scores]), torch.tensor([labels]), **places)
-    return found
+    submitted.add(boxes, torch.tensor([scores]), torch.tensor([labels]), **places)
+    return submitted
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -55,8 +55,8 @@ def test_round_trip(tmp_path: Path) -> None:
 )
 def test_attributes_follow_class_and_speed(name: str, standing: str, moving: str) -> None:
     rows = [[5.0, 5, 0, 1, 1, 1, 0, speed, 0] for speed in (0.1, 0.3)]
-    found = submission(rows, [CLASSES.index(name)] * 2, [0.9, 0.8]).results["one"]
-    assert [row["attribute_name"] for row in found] == [standing, moving]
+    submitted = submission(rows, [CLASSES.index(name)] * 2, [0.9, 0.8]).results["one"]
+    assert [row["attribute_name"] for row in submitted] == [standing, moving]
 
 
 def test_best_boxes_in_range_only() -> None:
@@ -64,8 +64,8 @@ def test_best_boxes_in_range_only() -> None:
     rows = [[x, 0.0, 0, 1, 1, 1, 0, 0, 0] for x in (45.0, 45, 20, 21, 22, 5)]
     car, pedestrian = CLASSES.index("car"), CLASSES.index("pedestrian")
     labels = [pedestrian, car, car, car, pedestrian, -1]
-    found = submission(rows, labels, [0.99, 0.2, 0.5, 0.4, 0.7, 0.95], max_boxes=2).results["one"]
-    assert [row["detection_score"] for row in found] == pytest.approx([0.7, 0.5])
+    submitted = submission(rows, labels, [0.99, 0.2, 0.5, 0.4, 0.7, 0.95], max_boxes=2).results["one"]
+    assert [row["detection_score"] for row in submitted] == pytest.approx([0.7, 0.5])
 
 
 def test_a_part_of_the_split_is_refused(tmp_path: Path) -> None:

@@ -113,8 +113,8 @@ def test_overlaps_against_a_grid_of_points() -> None:
     grid = torch.cartesian_prod(*2 * [torch.linspace(-7, 7, 141)]).double()
     grid = torch.cat([grid, torch.zeros(len(grid), 1)], 1)
     common = (inside(grid, first).double() @ inside(grid, second).double().T) > 0
-    found = overlaps(first, second)
-    assert not (common & ~found).any()
-    assert (found & ~common).sum() <= 5  # slivers between the points of the grid
+    actual = overlaps(first, second)
+    assert not (common & ~actual).any()
+    assert (actual & ~common).sum() <= 5  # slivers between the points of the grid
     assert common.any()
     assert (~common).any()

@@ -12,9 +12,9 @@ def sample(rows: list[tuple[float, float, str]], **more: Tensor) -> dict[str, Te
     """Objects (x, y, class) that stand, found as they are; the LiDAR is 1 m in front of the car, and turned."""
     boxes = torch.tensor([[[x, y, 0, 4, 2, 1.5, 0.4, 0, 0] for x, y, _ in rows]])
     labels = torch.tensor([[CLASSES.index(name) for *_, name in rows]])
-    place = torch.eye(4)
-    place[:2, :2] = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
-    place[0, 3] = 1.0
+    pose = torch.eye(4)
+    pose[:2, :2] = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])
+    pose[0, 3] = 1.0
     usual = {"vehicle": "vehicle.parked", "pedestrian": "pedestrian.standing", "bicycle": "cycle.without_rider"}
     kinds = [usual.get(name, usual["vehicle"]) for *_, name in rows]
     truth = {
@@ -23,11 +23,11 @@ def sample(rows: list[tuple[float, float, str]], **more: Tensor) -> dict[str, Te
         "gt_mask": torch.ones_like(labels, dtype=torch.bool),
         "gt_velocity_mask": torch.ones_like(labels, dtype=torch.bool),
         "gt_attributes": torch.tensor([[ATTRIBUTES.index(kind) for kind in kinds]]),
-        "lidar2local": place[None],
+        "lidar2local": pose[None],
         "racks": torch.zeros(1, 2, 7),
     }
-    found = {"boxes": boxes, "scores": torch.linspace(0.9, 0.5, len(rows))[None], "labels": labels}
-    return {**found, **truth, "index": torch.zeros(1, dtype=torch.long), **more}
+    predictions = {"boxes": boxes, "scores": torch.linspace(0.9, 0.5, len(rows))[None], "labels": labels}
+    return {**predictions, **truth, "index": torch.zeros(1, dtype=torch.long), **more}
 
 
 def measure(batch: dict[str, Tensor]) -> dict[str, float]:

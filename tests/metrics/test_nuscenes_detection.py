@@ -31,11 +31,11 @@ def boxes(*rows: tuple[float, ...]) -> Tensor:
 
 
 def feed(
-    metric: NuScenesDetection, found: Tensor, scores: list[float], true: Tensor, index: int = 0
+    metric: NuScenesDetection, predicted: Tensor, scores: list[float], true: Tensor, index: int = 0
 ) -> dict[str, float]:
     """Add a sample of class 0, and measure."""
-    labels, gt_labels = (torch.zeros(b.shape[:2], dtype=torch.long) for b in (found, true))
-    metric.update(found, torch.tensor([scores]), labels, true, gt_labels, gt_labels == 0, torch.tensor([index]))
+    labels, gt_labels = (torch.zeros(b.shape[:2], dtype=torch.long) for b in (predicted, true))
+    metric.update(predicted, torch.tensor([scores]), labels, true, gt_labels, gt_labels == 0, torch.tensor([index]))
     return {name: value.item() for name, value in metric.compute().items()}
 
 
@@ -44,12 +44,12 @@ def fabricated(shift: float = 0.0, attributes: bool = True) -> dict[str, float]:
     names = ["car", "truck", "pedestrian", "bicycle", "traffic_cone"]
     labels = torch.tensor([[list(NUSCENES).index(names[k % 5]) for k in range(10)]] * 2)
     true = boxes(*((-20.0 + 4 * k, 5.0) for k in range(10))).repeat(2, 1, 1)
-    found, scores = true.clone(), torch.linspace(0.9, 0.5, 20).view(2, 10)
-    found[..., 1] += shift
+    predicted, scores = true.clone(), torch.linspace(0.9, 0.5, 20).view(2, 10)
+    predicted[..., 1] += shift
     kinds = torch.where(labels == list(NUSCENES).index("traffic_cone"), -1, 2)
     metric, mask = nuscenes(), torch.ones_like(labels, dtype=torch.bool)
     mine = kinds if attributes else torch.full_like(kinds, -1)
-    metric.update(found, scores, labels, true, labels, mask, torch.arange(2), mine, kinds)
+    metric.update(predicted, scores, labels, true, labels, mask, torch.arange(2), mine, kinds)
     return {name: value.item() for name, value in metric.compute().items()}
 
 
@@ -62,8 +62,8 @@ def test_figures_of_the_official_devkit() -> None:
 
 def test_errors_of_one_match_by_hand() -> None:
     """0.6 m aside: AP 0, 1, 1, 1 of four thresholds. Sizes 2x4x1.5 in 2x5x1.5: IoU 0.8. Heading 3.0 against -3.0."""
-    found, true = boxes((10.6, 0, 0, 2, 4, 1.5, 3.0, 1, 0)), boxes((10, 0, 0, 2, 5, 1.5, -3.0, 1, 0.5))
-    result = feed(one_class(), found, [0.7], true)
+    predicted, true = boxes((10.6, 0, 0, 2, 4, 1.5, 3.0, 1, 0)), boxes((10, 0, 0, 2, 5, 1.5, -3.0, 1, 0.5))
+    result = feed(one_class(), predicted, [0.7], true)
     expected = {"map": 0.75, "mate": 0.6, "mase": 0.2, "maoe": 2 * np.pi - 6, "mave": 0.5}
     assert {name: result[name] for name in expected} == pytest.approx(expected, abs=1e-5)
     assert result["nds"] == pytest.approx((5 * 0.75 + 0.4 + 0.8 + (7 - 2 * np.pi) + 0.5) / 9, abs=1e-5)
@@ -79,25 +79,25 @@ def test_precision_by_hand() -> None:
 
 def test_a_prediction_goes_to_the_nearest_free_object() -> None:
     """The better score takes the object between them; the other one still finds its second choice."""
-    found, true = boxes((1.0, 0), (1.2, 0)), boxes((1.1, 0), (2.6, 0))
-    result = feed(one_class(thresholds=(2.0,)), found, [0.9, 0.8], true)
+    predicted, true = boxes((1.0, 0), (1.2, 0)), boxes((1.1, 0), (2.6, 0))
+    result = feed(one_class(thresholds=(2.0,)), predicted, [0.9, 0.8], true)
     assert result["map"] == pytest.approx(1.0)
     assert result["mate"] < 1.4
-    assert feed(one_class(thresholds=(1.0,), tp_threshold=1.0), found, [0.9, 0.8], true)["map"] < 0.6
+    assert feed(one_class(thresholds=(1.0,), tp_threshold=1.0), predicted, [0.9, 0.8], true)["map"] < 0.6
 
 
 def test_nothing_counts_out_of_range() -> None:
     """A square here, a circle in nuScenes; predictions out there are false only when asked for."""
-    found, true = boxes((10, 0), (49, 49), (51, 0)), boxes((10, 0), (49, 49), (51, 0))
-    assert feed(one_class(), found, [0.5, 0.9, 0.9], true)["map"] == pytest.approx(1.0)
-    assert feed(one_class(round_range=True), found[:, :1], [0.5], true)["map"] == pytest.approx(1.0)
-    assert feed(one_class(filter_predictions=False), found, [0.5, 0.9, 0.9], true)["map"] < 0.9
+    predicted, true = boxes((10, 0), (49, 49), (51, 0)), boxes((10, 0), (49, 49), (51, 0))
+    assert feed(one_class(), predicted, [0.5, 0.9, 0.9], true)["map"] == pytest.approx(1.0)
+    assert feed(one_class(round_range=True), predicted[:, :1], [0.5], true)["map"] == pytest.approx(1.0)
+    assert feed(one_class(filter_predictions=False), predicted, [0.5, 0.9, 0.9], true)["map"] < 0.9
 
 
 def test_no_predictions_and_no_objects() -> None:
     none = torch.zeros(1, 0, 9)
-    for found, scores, true in ((none, [], boxes((0, 0))), (boxes((0, 0)), [0.5], none), (none, [], none)):
-        result = feed(one_class(), found, scores, true)
+    for predicted, scores, true in ((none, [], boxes((0, 0))), (boxes((0, 0)), [0.5], none), (none, [], none)):
+        result = feed(one_class(), predicted, scores, true)
         assert (result["map"], result["mate"], result["nds"]) == (0.0, 1.0, 0.0)
     assert one_class().compute()["nds"] == 0
 
@@ -107,15 +107,15 @@ def random_samples(count: int, seed: int) -> dict[str, Tensor]:
     g = torch.Generator().manual_seed(seed)
     true = torch.rand(count, 6, 9, generator=g) * 4 + 1
     true[..., :2] = torch.rand(count, 6, 2, generator=g) * 30 - 15
-    found = true.repeat(1, 2, 1) + torch.randn(count, 12, 9, generator=g) * 0.6
-    found[..., 3:6] = found[..., 3:6].abs() + 0.1
+    predicted = true.repeat(1, 2, 1) + torch.randn(count, 12, 9, generator=g) * 0.6
+    predicted[..., 3:6] = predicted[..., 3:6].abs() + 0.1
     gt_labels = torch.randint(0, 2, (count, 6), generator=g)
     labels = gt_labels.repeat(1, 2)
     labels[:, ::5] = torch.randint(-1, 2, labels[:, ::5].shape, generator=g)
     scores = torch.randint(1, 40, (count, 12), generator=g) / 40
     mask = torch.rand(count, 6, generator=g) < 0.8
     names = ("boxes", "scores", "labels", "gt_boxes", "gt_labels", "gt_mask", "index")
-    return dict(zip(names, (found, scores, labels, true, gt_labels, mask, torch.arange(count) * 3)))
+    return dict(zip(names, (predicted, scores, labels, true, gt_labels, mask, torch.arange(count) * 3)))
 
 
 def slow(samples: dict[str, Tensor], label: int) -> tuple[float, list[float]]:
@@ -186,9 +186,9 @@ def test_shards_in_any_order_equal_one_process() -> None:
 
 
 def test_only_the_best_boxes_of_a_sample_count() -> None:
-    found = boxes((0, 0), (20, 0), (10, 0))
-    assert feed(one_class(max_boxes=2), found, [0.9, 0.1, 0.8], boxes((0, 0), (10, 0), (20, 0)))["map"] < 0.7
-    assert feed(one_class(max_boxes=3), found, [0.9, 0.1, 0.8], boxes((0, 0), (10, 0), (20, 0)))[
+    predicted = boxes((0, 0), (20, 0), (10, 0))
+    assert feed(one_class(max_boxes=2), predicted, [0.9, 0.1, 0.8], boxes((0, 0), (10, 0), (20, 0)))["map"] < 0.7
+    assert feed(one_class(max_boxes=3), predicted, [0.9, 0.1, 0.8], boxes((0, 0), (10, 0), (20, 0)))[
         "map"
     ] == pytest.approx(1)
 

@@ -14,8 +14,8 @@ def figure(**options: object) -> DrivingFigure:
 
 
 def view(boxes: list[list[float]] = (), label: int = 0, **content: object) -> View:
-    found = corners(torch.tensor(boxes, dtype=torch.float64).reshape(-1, 7)).numpy()
-    return View("truth", found, np.full(len(found), label), **content)
+    actual = corners(torch.tensor(boxes, dtype=torch.float64).reshape(-1, 7)).numpy()
+    return View("truth", actual, np.full(len(actual), label), **content)
 
 
 def near(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
@@ -40,8 +40,8 @@ def test_views_stand_side_by_side_with_their_own_boxes() -> None:
 
 def test_a_line_goes_from_end_to_end() -> None:
     lines = np.array([[[-20.0, -10], [0, -10], [20, -10]]])
-    found = near(figure().draw([view(lines=lines, line_labels=np.array([0]))])[TOP : TOP + SIDE], _LINE_COLORS[0])
-    assert abs(found[:, 0] - 80).max() <= 2 and np.ptp(found[:, 1]) > 75
+    actual = near(figure().draw([view(lines=lines, line_labels=np.array([0]))])[TOP : TOP + SIDE], _LINE_COLORS[0])
+    assert abs(actual[:, 0] - 80).max() <= 2 and np.ptp(actual[:, 1]) > 75
 
 
 def test_points_and_heat() -> None:
@@ -52,8 +52,8 @@ def test_points_and_heat() -> None:
     picture = figure().draw([view(), view(heat=heat)], points=points)
     assert (picture[TOP + 103 : TOP + 106, 15:18] < 200).any()
     lower = picture[TOP + SIDE + 6 : TOP + 2 * SIDE + 6]
-    place = near(lower[2:-2, SIDE + 8 : -2], (40, 0, 60)).mean(0)
-    assert np.allclose(place, [(30 - 20.5) * 4 - 2, 25.5 * 4 - 2], atol=1)
+    position = near(lower[2:-2, SIDE + 8 : -2], (40, 0, 60)).mean(0)
+    assert np.allclose(position, [(30 - 20.5) * 4 - 2, 25.5 * 4 - 2], atol=1)
     assert (lower[:, :SIDE] == 255).all()  # a view without a heat map
 
 
@@ -66,8 +66,8 @@ def test_boxes_are_drawn_where_a_camera_sees_them() -> None:
         picture = figure(order=order).draw(
             [view([[0, 12, 0, 4, 4, 2, 0]])], images=images, lidar2img=np.stack([ahead, back])
         )
-        found = near(picture[TOP : TOP + 20], _BOX_COLORS[0])
-        assert len(found) and abs(found[:, 1].mean() - left - 20) < 1 and abs(found[:, 0].mean() - 10) < 2
+        actual = near(picture[TOP : TOP + 20], _BOX_COLORS[0])
+        assert len(actual) and abs(actual[:, 1].mean() - left - 20) < 1 and abs(actual[:, 0].mean() - 10) < 2
 
 
 def test_a_scene_without_anything() -> None:

@@ -16,17 +16,17 @@ def box(heading: float) -> np.ndarray:
 
 @pytest.mark.parametrize("heading", [0.0, 0.7, -2.0, np.pi / 2])
 def test_front_and_floor_are_those_of_the_car(heading: float) -> None:
-    found = box(heading)
+    actual = box(heading)
     ahead = np.array([np.cos(heading), np.sin(heading)])
-    front = found[EDGES[FRONT]].reshape(-1, 3)
+    front = actual[EDGES[FRONT]].reshape(-1, 3)
     assert np.allclose((front[:, :2] - [1, 2]) @ ahead, 2)  # half the length ahead
-    assert np.allclose(found[FLOOR, 2], 3 - 0.75)
-    assert np.allclose((found[FLOOR[1], :2] - found[FLOOR[0], :2]) / 2, [-ahead[1], ahead[0]])  # left of right
+    assert np.allclose(actual[FLOOR, 2], 3 - 0.75)
+    assert np.allclose((actual[FLOOR[1], :2] - actual[FLOOR[0], :2]) / 2, [-ahead[1], ahead[0]])  # left of right
 
 
 def test_edges_are_the_twelve_of_a_box() -> None:
-    found = box(0.3)
-    lengths = np.linalg.norm(found[EDGES[:, 0]] - found[EDGES[:, 1]], axis=1)
+    actual = box(0.3)
+    lengths = np.linalg.norm(actual[EDGES[:, 0]] - actual[EDGES[:, 1]], axis=1)
     assert sorted(lengths.round(6)) == [1.5] * 4 + [2.0] * 4 + [4.0] * 4
     assert len({frozenset(edge) for edge in EDGES.tolist()}) == 12 and FRONT.sum() == 4
 
@@ -52,14 +52,14 @@ def test_cut_edges_lie_on_the_old_ones_within_the_image() -> None:
     edges = random.uniform(-20, 20, (200, 2, 3))
     pixels, which = visible_edges(edges, LOOKING_AHEAD, 100, 100)
     assert (pixels >= -1e-6).all() and (pixels <= 100 + 1e-6).all()
-    for share in np.linspace(0, 1, 41):
-        points = (edges[:, 0] * (1 - share) + edges[:, 1] * share) @ LOOKING_AHEAD[:3, :3].T
+    for fraction in np.linspace(0, 1, 41):
+        points = (edges[:, 0] * (1 - fraction) + edges[:, 1] * fraction) @ LOOKING_AHEAD[:3, :3].T
         visible = (points[:, 2] > 0.3) & ((points[:, :2] > 0) & (points[:, :2] < 100 * points[:, 2:])).all(1)
         assert set(np.flatnonzero(visible)) <= set(which.tolist())
         for number in np.flatnonzero(visible):
             a, b = pixels[which.tolist().index(number)]
-            place = points[number, :2] / points[number, 2]
-            along = np.linalg.norm(place - a) + np.linalg.norm(place - b)
+            pixel = points[number, :2] / points[number, 2]
+            along = np.linalg.norm(pixel - a) + np.linalg.norm(pixel - b)
             assert along == pytest.approx(np.linalg.norm(a - b), abs=1e-5)
 
 

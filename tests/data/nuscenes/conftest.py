@@ -22,9 +22,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("world") / "nuscenes", **size)
 
 
-def annotation(name: str, sample: int, place: list[float], **more: Any) -> dict[str, Any]:
+def annotation(name: str, sample: int, translation: list[float], **more: Any) -> dict[str, Any]:
     usual = {"instance_token": "car", "attribute_tokens": ["moving"], "prev": "", "next": "", "num_lidar_pts": 3}
-    shape = {"translation": place, "size": [2.0, 4.0, 1.5], "rotation": [0.8, 0.0, 0.0, 0.6], "num_radar_pts": 0}
+    shape = {"translation": translation, "size": [2.0, 4.0, 1.5], "rotation": [0.8, 0.0, 0.0, 0.6], "num_radar_pts": 0}
     return {"token": name, "sample_token": f"sample{sample}", **usual, **shape, **more}
 
 

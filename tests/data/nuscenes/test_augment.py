@@ -25,7 +25,7 @@ def frame(seed: int = 0) -> LidarFrame:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_points_stay_in_their_boxes(seed: int) -> None:
-    """Also a moment later: points that travel with their box are in the box that travelled."""
+    """Also a moment later: points that travel with their box are in the box that moved."""
     before = frame(seed)
     torch.manual_seed(seed)
     after = bevfusion()(before)

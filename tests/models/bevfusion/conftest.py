@@ -32,12 +32,12 @@ SMALL_HEAD = {
 def small() -> Callable[..., BEVFusionLidar]:
     """Makes a net of 8 x 8 cells; `head` changes arguments of its head."""
 
-    def make(seed: int = 0, head: dict[str, object] | None = None, **changes: object) -> BEVFusionLidar:
+    def build(seed: int = 0, head: dict[str, object] | None = None, **changes: object) -> BEVFusionLidar:
         torch.manual_seed(seed)
         make_head = partial(TransFusionHead, **{**SMALL_HEAD, **(head or {})})
         return BEVFusionLidar(**{**SMALL, "head": make_head, **changes})
 
-    return make
+    return build
 
 
 @pytest.fixture

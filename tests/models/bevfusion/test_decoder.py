@@ -32,17 +32,17 @@ def test_layer_by_hand() -> None:
     """Positions are added to the queries, to the keys and to the values."""
     torch.manual_seed(0)
     layer = DecoderLayer(8, 2, 12, dropout=0.1).eval()
-    query, key, place = torch.randn(5, 8), torch.randn(12, 8), torch.rand(5, 2) * 4
+    query, key, position = torch.randn(5, 8), torch.randn(12, 8), torch.rand(5, 2) * 4
     cells = grid_positions((3, 4))[0]
     assert cells[:5].tolist() == [[0.5, 0.5], [0.5, 1.5], [0.5, 2.5], [0.5, 3.5], [1.5, 0.5]]
-    found = layer(query[None], key[None], place[None], cells[None])[0]
+    actual = layer(query[None], key[None], position[None], cells[None])[0]
 
-    at, grid = embedded(layer.self_posembed, place), embedded(layer.cross_posembed, cells)
-    x = layer.norms[0](query + attention(layer.self_attn.attn, query + at, query + at, query + at))
-    x = layer.norms[1](x + attention(layer.cross_attn.attn, x + at, key + grid, key + grid))
+    embedding, grid = embedded(layer.self_posembed, position), embedded(layer.cross_posembed, cells)
+    x = layer.norms[0](query + attention(layer.self_attn.attn, query + embedding, query + embedding, query + embedding))
+    x = layer.norms[1](x + attention(layer.cross_attn.attn, x + embedding, key + grid, key + grid))
     (first, _, _), last, _ = layer.ffn.layers
     x = layer.norms[2](x + last(first(x).relu()))
-    torch.testing.assert_close(found, x)
+    torch.testing.assert_close(actual, x)
 
 
 def test_a_query_begins_as_its_cell_and_its_class(small: Callable[..., BEVFusionLidar]) -> None:

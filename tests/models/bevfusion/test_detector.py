@@ -86,9 +86,9 @@ def test_centres_are_offsets_from_the_cells_of_the_queries(small: Make) -> None:
     cells = out["codes"][0, 0, :, :2]
     assert torch.equal(cells - cells.floor(), torch.full_like(cells, 0.5))
     score = out["heatmap"].sigmoid()[0, out["query_labels"][0], cells[:, 0].long(), cells[:, 1].long()]
-    found = out["query_heatmap_score"][0].gather(0, out["query_labels"])[0]
-    torch.testing.assert_close(torch.where(found > 0, score, 0.0), found)
-    assert (found > 0).sum() >= 3
+    actual = out["query_heatmap_score"][0].gather(0, out["query_labels"])[0]
+    torch.testing.assert_close(torch.where(actual > 0, score, 0.0), actual)
+    assert (actual > 0).sum() >= 3
 
 
 def test_scores_are_products_and_boxes_out_of_range_are_none(small: Make) -> None:
@@ -144,6 +144,6 @@ def test_onnx_of_the_dense_part(small: Make, tmp_path: Path) -> None:
     path = tmp_path / "dense.onnx"
     torch.onnx.export(net, (bev,), path, dynamo=True, input_names=["bev"], output_names=list(expected), verbose=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found = session.run(list(expected), {"bev": bev.numpy()})
-    for name, value in zip(expected, found):
+    actual = session.run(list(expected), {"bev": bev.numpy()})
+    for name, value in zip(expected, actual):
         np.testing.assert_allclose(value, expected[name].detach().numpy(), atol=1e-4, rtol=1e-4, err_msg=name)

@@ -31,8 +31,8 @@ def foreign(net: BEVFusionLidar, mit: bool, layout: str) -> dict[str, Tensor]:
     state = {}
     for name, tensor in net.state_dict().items():
         if mit:
-            for ours, theirs in TO_MIT:
-                name = name.replace(ours, theirs)
+            for own, foreign in TO_MIT:
+                name = name.replace(own, foreign)
         state[name] = tensor.permute(TO_LAYOUT[layout]).contiguous() if tensor.ndim == 5 else tensor
     return state
 
@@ -43,8 +43,8 @@ def test_same_outputs_from_each_layout(small: Make, cloud: dict[str, Tensor], mi
     source, target = small(seed=1).eval(), small(seed=2).eval()
     state = foreign(source, mit, layout) | {"img_backbone.conv1.weight": torch.zeros(1)}
     target.load_state_dict(convert(state))
-    wanted, found = source(**cloud), target(**cloud)
-    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+    expected, actual = source(**cloud), target(**cloud)
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
 def test_published_names_and_shapes() -> None:

@@ -11,9 +11,9 @@ from kd_runner.models.bevfusion.sparse_conv import SparseConv3d, SparseConvTenso
 SHAPE = (6, 5, 7)
 
 
-def sparse(channels: int = 3, share: float = 0.25, seed: int = 0) -> SparseConvTensor:
+def sparse(channels: int = 3, fraction: float = 0.25, seed: int = 0) -> SparseConvTensor:
     noise = torch.Generator().manual_seed(seed)
-    indices = (torch.rand(2, *SHAPE, generator=noise) < share).nonzero()
+    indices = (torch.rand(2, *SHAPE, generator=noise) < fraction).nonzero()
     features = torch.randn(len(indices), channels, generator=noise, dtype=torch.float64)
     return SparseConvTensor(features.requires_grad_(), indices, SHAPE, 2)
 
@@ -30,15 +30,15 @@ def check_equal(layer: SubMConv3d | SparseConv3d, x: SparseConvTensor, stride: o
     dense = dense * occupied(out)
     torch.testing.assert_close(out.dense(), dense)
     direction = torch.randn(dense.shape, generator=torch.Generator().manual_seed(9), dtype=dense.dtype)
-    wanted = torch.autograd.grad((dense * direction).sum(), [x.features, layer.weight])
-    found = torch.autograd.grad((out.dense() * direction).sum(), [x.features, layer.weight])
-    for ours, theirs in zip(found, wanted):
-        torch.testing.assert_close(ours, theirs)
+    expected = torch.autograd.grad((dense * direction).sum(), [x.features, layer.weight])
+    actual = torch.autograd.grad((out.dense() * direction).sum(), [x.features, layer.weight])
+    for own, reference in zip(actual, expected):
+        torch.testing.assert_close(own, reference)
 
 
-@pytest.mark.parametrize("share", [0.02, 0.25, 1.0])
-def test_submanifold_is_the_dense_one_on_its_own_cells(share: float) -> None:
-    x = sparse(share=share)
+@pytest.mark.parametrize("fraction", [0.02, 0.25, 1.0])
+def test_submanifold_is_the_dense_one_on_its_own_cells(fraction: float) -> None:
+    x = sparse(fraction=fraction)
     layer = SubMConv3d(3, 4, 3, padding=1)
     assert torch.equal(layer.double()(x).indices, x.indices)
     check_equal(layer, x, 1, 1)
@@ -49,7 +49,7 @@ def test_submanifold_is_the_dense_one_on_its_own_cells(share: float) -> None:
     [(3, 2, 1), (3, 2, (1, 1, 0)), ((1, 1, 3), (1, 1, 2), 0), ((3, 1, 2), (2, 1, 1), (0, 0, 1))],
 )
 def test_strided_is_the_dense_one_and_zero_elsewhere(kernel: object, stride: object, padding: object) -> None:
-    x = sparse(share=0.1)
+    x = sparse(fraction=0.1)
     layer = SparseConv3d(3, 4, kernel, stride, padding)
     check_equal(layer, x, stride, padding)
     reach = torch.ones(1, 1, *layer.kernel_size, dtype=torch.float64)

@@ -42,11 +42,11 @@ def test_voxels_beyond_the_limit_are_those_that_turn_up_last() -> None:
     voxelize = Voxelize(SIZE, RANGE, max_voxels=(30, 10_000))
     with pytest.warns(UserWarning, match="max_voxels=30"):
         voxels = voxelize(points, torch.tensor([200, 20]))
-    found = [set(by_hand(points[0], 200, 10)), set(by_hand(points[1], 20, 10))]
+    voxels_by_hand = [set(by_hand(points[0], 200, 10)), set(by_hand(points[1], 20, 10))]
     kept = [{tuple(row[1:]) for row in voxels.coordinates.tolist() if row[0] == sample} for sample in (0, 1)]
     assert kept[0] == set(list(by_hand(points[0], 200, 10))[:30])
-    assert kept[1] == found[1]
-    assert voxels.dropped.tolist() == [len(found[0]) - 30, 0]
+    assert kept[1] == voxels_by_hand[1]
+    assert voxels.dropped.tolist() == [len(voxels_by_hand[0]) - 30, 0]
     assert voxelize.eval()(points, torch.tensor([200, 20])).dropped.tolist() == [0, 0]
 
 

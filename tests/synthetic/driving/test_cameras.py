@@ -29,11 +29,11 @@ def test_the_rig_looks_where_its_names_say() -> None:
     """A point 10 m to one side in the LiDAR frame (x right, y forward) is in the camera of that side alone."""
     sides = {"CAM_FRONT": (0, 10), "CAM_BACK": (0, -10), "CAM_FRONT_LEFT": (-8.2, 5.7), "CAM_FRONT_RIGHT": (8.2, 5.7),
              "CAM_BACK_LEFT": (-9.4, -3.4), "CAM_BACK_RIGHT": (9.4, -3.4)}  # fmt: skip
-    for name, place in sides.items():
+    for name, position in sides.items():
         seen = []
         for camera in RIG:
             matrix = lidar2img(camera.cam2ego(), camera.intrinsic(1600, 900), lidar2ego())
-            (column, row), depth = project(np.array([*place, -0.5]), matrix)
+            (column, row), depth = project(np.array([*position, -0.5]), matrix)
             seen += [camera.name] if depth > 0 and 0 < column < 1600 and 0 < row < 900 else []
         assert seen == [name]
 
@@ -54,9 +54,9 @@ def test_published_intrinsics() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_box_centres_lie_on_their_own_pixels(seed: int) -> None:
     world = scene(seed)
-    found = reproject(world, 1, all_seen(world), width=WIDTH, height=HEIGHT)
-    assert found.off == []
-    assert found.own >= 8
+    result = reproject(world, 1, all_seen(world), width=WIDTH, height=HEIGHT)
+    assert result.off == []
+    assert result.own >= 8
 
 
 def test_a_turned_info_is_noticed() -> None:

@@ -20,17 +20,17 @@ def boxes(*rows: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def slow_cast(rays: np.ndarray, *box: np.ndarray) -> np.ndarray:
     """Face by face: the distance to the first plane that is met within the edges of its face."""
-    found = np.full(rays.reshape(-1, 3).shape[0], np.inf)
+    nearest = np.full(rays.reshape(-1, 3).shape[0], np.inf)
     for center, yaw, size in zip(*box):
         turn = np.array([[np.cos(yaw), np.sin(yaw), 0], [-np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
         middle, turned = turn @ center, rays.reshape(-1, 3) @ turn.T + 1e-12
         for axis in range(3):
             for side in (-0.5, 0.5):
                 t = (side * size[axis] + middle[axis]) / turned[:, axis]
-                place = np.delete(t[:, None] * turned - middle, axis, axis=1)
-                met = (t > 0.2) & (t < found) & (np.abs(place) <= np.delete(size, axis) / 2).all(1)
-                found[met] = t[met]
-    return found
+                position = np.delete(t[:, None] * turned - middle, axis, axis=1)
+                met = (t > 0.2) & (t < nearest) & (np.abs(position) <= np.delete(size, axis) / 2).all(1)
+                nearest[met] = t[met]
+    return nearest
 
 
 def empty(scene: Scene, *rows: tuple[float, ...]) -> Scene:
@@ -84,14 +84,14 @@ def test_what_is_behind_is_hidden() -> None:
 
 def test_ground_of_a_scene_is_flat_and_around(scene: Scene) -> None:
     lidar = Lidar(channels=3, azimuths=90, lowest=-12, highest=-4, max_range=20, **EXACT)
-    found = scan(empty(scene), 0, lidar, np.random.default_rng(0))
-    ring, z = found.points[:, 4], found.points[:, 2]
+    result = scan(empty(scene), 0, lidar, np.random.default_rng(0))
+    ring, z = result.points[:, 4], result.points[:, 2]
     on_roof = z > -1.8
     assert np.allclose(z[~on_roof], -lidar2ego()[2, 3], atol=1e-5)
     # The own roof is 0.33 m below. -12 and -8 degrees reach the ground at 8.7 and 13.1 m, -4 degrees beyond 20 m.
     assert np.allclose(z[on_roof], -0.33, atol=1e-5)
     for number, angle in ((0, 12), (1, 8)):
-        distances = np.hypot(*found.points[~on_roof & (ring == number), :2].T)
+        distances = np.hypot(*result.points[~on_roof & (ring == number), :2].T)
         assert np.allclose(distances, 1.84 / np.tan(np.radians(angle)), atol=1e-4)
         assert len(distances) > 40
     assert set(ring[~on_roof]) == {0, 1}
@@ -99,13 +99,13 @@ def test_ground_of_a_scene_is_flat_and_around(scene: Scene) -> None:
 
 def test_points_of_an_object_lie_on_it(scene: Scene) -> None:
     lidar = Lidar(channels=16, azimuths=360, **EXACT)
-    found = scan(empty(scene, (3, 9, -1, 4, 2, 1.5, 0.7)), 0, lidar, np.random.default_rng(0))
-    points = found.points[found.ids == 0, :3] - [3, 9, -1]
+    result = scan(empty(scene, (3, 9, -1, 4, 2, 1.5, 0.7)), 0, lidar, np.random.default_rng(0))
+    points = result.points[result.ids == 0, :3] - [3, 9, -1]
     along = np.abs(np.cos(0.7) * points[:, 0] + np.sin(0.7) * points[:, 1]) / 2
     across = np.abs(np.cos(0.7) * points[:, 1] - np.sin(0.7) * points[:, 0]) / 1
-    share = np.stack([along, across, np.abs(points[:, 2]) / 0.75])
+    fraction = np.stack([along, across, np.abs(points[:, 2]) / 0.75])
     assert len(points) > 30
-    assert np.allclose(share.max(0), 1, atol=1e-5)
+    assert np.allclose(fraction.max(0), 1, atol=1e-5)
 
 
 def test_noise_and_losses(scene: Scene) -> None:
