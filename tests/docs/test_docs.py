@@ -20,8 +20,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 
-from kd_runner.config.compose import CONF, register
 from kd_runner.config import validate
+from kd_runner.config.compose import CONF, register
 from tests.docs.markdown import PAGES, ROOT, blocks, commands, overrides
 
 FLAGS_WITH_VALUE = {"--cfg", "-p", "--package"}
