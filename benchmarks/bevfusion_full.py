@@ -75,8 +75,8 @@ def step(net: BEVFusionLidar, points: Tensor) -> dict[str, float]:
     optimizer.step()
     mark()
     names = ("voxels", "sparse encoder", "SECOND and pyramid", "head", "loss", "backward", "AdamW")
-    found = dict(zip(names, (b - a for a, b in itertools.pairwise(marks))))
-    return {"occupied voxels": len(voxels.features), **found, "whole step": marks[-1] - marks[0]}
+    seconds = dict(zip(names, (b - a for a, b in itertools.pairwise(marks))))
+    return {"occupied voxels": len(voxels.features), **seconds, "whole step": marks[-1] - marks[0]}
 
 
 def main() -> None:

@@ -94,7 +94,7 @@ def ways(n_data: int, negatives: int, queue: int) -> dict[str, Step]:
 
         return step
 
-    def ours(loss: CRD, given: bool) -> Step:
+    def runner(loss: CRD, given: bool) -> Step:
         def step(student: Tensor, teacher: Tensor, index: Tensor, rows: Tensor) -> Tensor:
             value = loss(student, teacher, index, negatives=rows if given else None)
             value.backward()
@@ -104,17 +104,17 @@ def ways(n_data: int, negatives: int, queue: int) -> dict[str, Step]:
 
     return {
         "yardstick": plain(gather_first=False),
-        "kd_runner": ours(crd(n_data=n_data), given=True),
-        "kd_runner, own negatives": ours(crd(n_data=n_data), given=False),
-        f"kd_runner, queue of {queue}": ours(crd(queue=queue), given=False),
+        "kd_runner": runner(crd(n_data=n_data), given=True),
+        "kd_runner, own negatives": runner(crd(n_data=n_data), given=False),
+        f"kd_runner, queue of {queue}": runner(crd(queue=queue), given=False),
         "gather first": plain(gather_first=True),
     }
 
 
 def _status(field: str) -> float:
     """MiB of this process, from /proc."""
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found.group(1)) / 1024 if found else float("nan")
+    match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(match.group(1)) / 1024 if match else float("nan")
 
 
 def peak(call: Callable[[], Any]) -> float:
@@ -155,7 +155,7 @@ def measure(batch: int, n_data: int, negatives: int, queue: int, rounds: int) ->
 def table(result: dict[str, Any]) -> str:
     lines = ["| way | CPU ms/step | x yardstick | peak MiB of a step | off |", "|---|---|---|---|---|"]
     for name, rounds in result["ms"].items():
-        ratios = [ours / base for ours, base in zip(rounds, result["ms"]["yardstick"])]
+        ratios = [own / base for own, base in zip(rounds, result["ms"]["yardstick"])]
         off = "–" if "queue" in name or "own" in name else f"{result['off'][name]:.1g}"
         lines.append(
             f"| {name} | {median(rounds):.4g} | **{median(ratios):.2f}** ({min(ratios):.2f}-{max(ratios):.2f}) "

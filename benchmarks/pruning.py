@@ -43,19 +43,19 @@ def main() -> None:
     arguments = parser().parse_args()
     folder = Path(arguments.folder).resolve()
     calls = {
-        (name, seed): (settings(words, seed, arguments.epochs, arguments.steps), place(folder, name, seed))
+        (name, seed): (settings(words, seed, arguments.epochs, arguments.steps), run_folder_of(folder, name, seed))
         for name, words in VARIANTS.items()
         for seed in arguments.seeds
     }
-    list(in_parallel(train, calls.values(), arguments.workers))
-    found = {key: json.loads((where / "result.json").read_text()) for key, (_, where) in calls.items()}
+    list(in_parallel(train_and_measure, calls.values(), arguments.workers))
+    results = {key: json.loads((path / "result.json").read_text()) for key, (_, path) in calls.items()}
     rows = [["pruning=half", "parameters left", "mAP, cut", "mAP, trained", *(f"seed {s}" for s in arguments.seeds)]]
     for name in VARIANTS:
-        runs = [found[name, seed] for seed in arguments.seeds]
+        runs = [results[name, seed] for seed in arguments.seeds]
         left = [run["pruning"]["after"]["parameters"] / run["pruning"]["before"]["parameters"] for run in runs]
         trained = [run["score"] for run in runs]
-        rows.append([name, f"{100 * left[0]:.1f} %", told(estimate([run["cut"] for run in runs])),
-                     told(estimate(trained)), *(f"{score:.3f}" for score in trained)])  # fmt: skip
+        rows.append([name, f"{100 * left[0]:.1f} %", plus_minus(estimate([run["cut"] for run in runs])),
+                     plus_minus(estimate(trained)), *(f"{score:.3f}" for score in trained)])  # fmt: skip
     table = markdown(rows)
     write_text(folder / "pruning.md", table + "\n")
     print(table)
@@ -72,21 +72,22 @@ def parser() -> argparse.ArgumentParser:
 
 
 def settings(words: list[str], seed: int, epochs: int, steps: int) -> Any:
-    """Plain, so that it travels to another process."""
-    shared = ["experiment=orion_kd", "pruning=half", f"seed={seed}", f"trainer.max_epochs={epochs}", "export=none",
+    """The resolved configuration as plain containers, to be passed to another process."""
+    common = ["experiment=orion_kd", "pruning=half", f"seed={seed}", f"trainer.max_epochs={epochs}", "export=none",
               f"data.steps_per_epoch={steps}", "callbacks=[checkpoints,epoch_summary]",
               "trainer.check_val_every_n_epoch=1"]  # fmt: skip
-    return OmegaConf.to_container(compose([*shared, *words]), resolve=True)
+    return OmegaConf.to_container(compose([*common, *words]), resolve=True)
 
 
-def place(folder: Path, name: str, seed: int) -> Path:
+def run_folder_of(folder: Path, name: str, seed: int) -> Path:
     return folder / name.replace(",", "").replace(" %", "").replace(" ", "_") / f"seed{seed}"
 
 
-def train(content: dict, folder: Path) -> None:
-    """One run; does nothing where its result stands already."""
+def train_and_measure(content: dict, folder: Path) -> None:
+    """One run; does nothing where its result exists."""
     from kd_runner.config import build
     from kd_runner.tasks.evaluate import measure
+    from kd_runner.tasks.train import train
 
     logging.getLogger("kd_runner").setLevel(logging.WARNING)
     cfg = OmegaConf.create(content)
@@ -100,7 +101,7 @@ def train(content: dict, folder: Path) -> None:
     write_json(folder / "result.json", {**result, "cut": before[cfg.monitor]})
 
 
-def told(value: Estimate) -> str:
+def plus_minus(value: Estimate) -> str:
     return f"{value.mean:.3f} +- {value.half_width:.3f}"
 
 

@@ -95,7 +95,9 @@ def floor(teacher: nn.Module, student: nn.Module, batches: DataLoader, clock: Cl
 def kd_runner(
     teacher: nn.Module, student: nn.Module, batches: DataLoader, clock: Clock, cache: Path | None = None
 ) -> None:
-    ours, theirs = (FeatureExtractor(net, {"x": "image"}, {"logits": ":"}, "net") for net in (student, teacher))
+    own_student, own_teacher = (
+        FeatureExtractor(net, {"x": "image"}, {"logits": ":"}, "net") for net in (student, teacher)
+    )
     terms = [
         LossTerm("task_ce", CrossEntropy(), {"logits": "student.logits", "target": "batch.target"}),
         LossTerm("kl_logits", KLLogits(TEMPERATURE), {"student": "student.logits", "teacher": "teacher.logits"}),
@@ -105,9 +107,9 @@ def kd_runner(
     settings.trainer.update(max_epochs=1, enable_checkpointing=False)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # no terminal, no bar
         trainer = build.trainer(settings, RunFolder(folder))
-        module = Distiller(ours, theirs, terms, optimizer=clock.sgd, alpha=ALPHA)
+        module = Distiller(own_student, own_teacher, terms, optimizer=clock.sgd, alpha=ALPHA)
         if cache is not None:
-            module.recorded_teacher = recorded(theirs, batches, cache)
+            module.recorded_teacher = recorded(own_teacher, batches, cache)
         trainer.fit(module, batches)
 
 
@@ -158,9 +160,9 @@ with contextlib.suppress(ImportError):
     LOOPS["torchdistill"] = torchdistill
 
 
-def distance(ours: nn.Module, theirs: nn.Module) -> float:
+def distance(first: nn.Module, second: nn.Module) -> float:
     """Largest absolute difference of any weight or batch-norm statistic."""
-    pairs = zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     return max(float((a - b).abs().max()) for a, b in pairs if a.is_floating_point())
 
 
@@ -198,8 +200,8 @@ def table(result: dict[str, Any]) -> str:
     for name, rounds in result["ms"].items():
         line = f"| {name} "
         for clock in ("cpu", "wall"):
-            ratios = [ours[clock] / base[clock] for ours, base in zip(rounds, result["ms"]["floor"])]
-            line += f"| {median(ours[clock] for ours in rounds):.4g} "
+            ratios = [own[clock] / base[clock] for own, base in zip(rounds, result["ms"]["floor"])]
+            line += f"| {median(own[clock] for own in rounds):.4g} "
             line += f"| **{median(ratios):.3f}** ({min(ratios):.3f}-{max(ratios):.3f}) "
         lines.append(f"{line}| {result['off'][name]:.2g} |")
     return "\n".join(lines) + f"\n\nFloors {result['floors_apart']:.2g} apart; moved by {result['moved']:.2g}."

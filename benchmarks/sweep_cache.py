@@ -66,9 +66,10 @@ def main() -> None:
     print(f"{len(result['with']['points'])} points of {first['steps']} steps; {args.views} views\n")
     print("| teacher cache | wall, s | in training, s | samples asked for | mIoU, mean of the points |")
     print("|---|---:|---:|---:|---:|")
-    for name, found in result.items():
-        score = sum(p["score"] for p in found["points"]) / len(found["points"])
-        print(f"| {name} | {found['seconds']:.0f} | {found['training']:.0f} | {found['asked']:,} | {score:.3f} |")
+    for name, sweep_result in result.items():
+        score = sum(p["score"] for p in sweep_result["points"]) / len(sweep_result["points"])
+        seconds, training, asked = (sweep_result[key] for key in ("seconds", "training", "asked"))
+        print(f"| {name} | {seconds:.0f} | {training:.0f} | {asked:,} | {score:.3f} |")
     ratios = [f"{key} {result['with'][key] / result['without'][key]:.3f}" for key in ("seconds", "training", "asked")]
     print(f"\nWith it over without: {', '.join(ratios)}. On disk: {disk / 1e9:.2f} GB.")
     if args.json:

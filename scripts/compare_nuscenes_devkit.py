@@ -35,14 +35,14 @@ def main() -> int:
     work = cache / "work"
     shutil.rmtree(work, ignore_errors=True)
     python = environment(cache / "env")
-    ours = measure(work)
+    computed = measure(work)
     command = [python, __file__, "--official", work, work / "official.json"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=cache)
-    theirs = json.loads((work / "official.json").read_text())
-    for name, value in theirs.items():
-        print(f"{name:28} devkit {value:.6f}  ours {ours[name]:.6f}")
-    largest = max(abs(theirs[name] - ours[name]) for name in theirs)
-    print(f"{len(theirs)} figures, largest difference {largest:.1e}")
+    official_values = json.loads((work / "official.json").read_text())
+    for name, value in official_values.items():
+        print(f"{name:28} devkit {value:.6f}  kd_runner {computed[name]:.6f}")
+    largest = max(abs(official_values[name] - computed[name]) for name in official_values)
+    print(f"{len(official_values)} figures, largest difference {largest:.1e}")
     farthest = reading(work)
     print(f"points with sweeps, largest difference {farthest:.1e}")
     return int(not max(largest, farthest) <= TOLERANCE)
@@ -69,12 +69,12 @@ def official(root: Path, out: Path) -> None:
     nusc, config = NuScenes(VERSION, str(root), verbose=False), config_factory("detection_cvpr_2019")
     evaluation = DetectionEval(nusc, config, str(root / "result.json"), SPLIT, str(root / "plots"), verbose=False)
     result = evaluation.evaluate()[0].serialize()
-    found = {"nds": result["nd_score"], "map": result["mean_ap"]}
-    found |= {f"m{short}": result["tp_errors"][long] for short, long in ERRORS.items()}
-    found |= {f"ap/{name}": value for name, value in result["mean_dist_aps"].items()}
+    values = {"nds": result["nd_score"], "map": result["mean_ap"]}
+    values |= {f"m{short}": result["tp_errors"][long] for short, long in ERRORS.items()}
+    values |= {f"ap/{name}": value for name, value in result["mean_dist_aps"].items()}
     for short, long in ERRORS.items():
-        found |= {f"{short}/{name}": errors[long] for name, errors in result["label_tp_errors"].items()}
-    out.write_text(json.dumps({name: value for name, value in found.items() if value == value}))
+        values |= {f"{short}/{name}": errors[long] for name, errors in result["label_tp_errors"].items()}
+    out.write_text(json.dumps({name: value for name, value in values.items() if value == value}))
     channels = ("LIDAR_TOP", "LIDAR_TOP")
     clouds = {
         sample["token"]: LidarPointCloud.from_file_multisweep(nusc, sample, *channels, nsweeps=NUM_SWEEPS + 1)
@@ -97,9 +97,9 @@ def reading(root: Path) -> float:
             if frame.history:  # without, ours are padded
                 points = dataset.load(index).points.numpy()
                 points = points[(points[:, 4] > 0) | (np.abs(points[:, :2]) >= 1).any(1)]
-                theirs = official_points[frame.token]
-                same = theirs.shape == points.shape
-                largest = max(largest, float(np.abs(points - theirs).max()) if same else float("inf"))
+                expected = official_points[frame.token]
+                same = expected.shape == points.shape
+                largest = max(largest, float(np.abs(points - expected).max()) if same else float("inf"))
     return largest
 
 
@@ -121,11 +121,11 @@ def measure(root: Path) -> dict[str, float]:
     submission = NuScenesSubmission([dataset.token(i) for i in range(len(dataset))])
     generator = torch.Generator().manual_seed(0)
     for batch in DataLoader(SeededDataset(dataset), batch_size=8):
-        found = detections(batch, generator)
+        predictions = detections(batch, generator)
         truth = {name: batch[name] for name in ("gt_boxes", "gt_labels", "gt_mask", "gt_velocity_mask")}
         truth |= {name: batch[name] for name in ("gt_attributes", "lidar2local", "racks", "index")}
-        metric.update(**found, **truth)
-        submission.add(**found, **{name: batch[name] for name in ("lidar2local", "lidar2global", "index")})
+        metric.update(**predictions, **truth)
+        submission.add(**predictions, **{name: batch[name] for name in ("lidar2local", "lidar2global", "index")})
     submission.write(root / "result.json")
     return {name: value.item() for name, value in metric.compute().items()}
 

@@ -24,13 +24,13 @@ class Block(NamedTuple):
 
 def blocks(language: str | None = None) -> list[Block]:
     """All fenced blocks, included files in place of their snippet lines."""
-    found = []
+    result = []
     for page in PAGES:
         for kind, text in _FENCE.findall(page.read_text()):
             text = _SNIPPET.sub(lambda match: (ROOT / match[1]).read_text(), text)
             named = _FILE.match(text)
-            found.append(Block(str(page.relative_to(ROOT)), kind, text, named[1] if named else None))
-    return [block for block in found if language in (None, block.language)]
+            result.append(Block(str(page.relative_to(ROOT)), kind, text, named[1] if named else None))
+    return [block for block in result if language in (None, block.language)]
 
 
 def commands() -> dict[str, str]:
