@@ -1,7 +1,8 @@
 """Finished runs side by side: `python -m kd_runner.cli.gather outputs/voc_kd/* outputs/orion_kd/sweep_seed`.
 
-Takes run folders of any kind (task=train, train_teacher, evaluate, compare, assistant_chain), sweeps, and folders that hold such
-folders. Experiments and scales are kept apart, seeds brought together. What cannot be read is named, and left out.
+Takes run folders of any kind (task=train, train_teacher, evaluate, compare, assistant_chain), sweeps, and folders that
+hold such folders. Experiments and scales are kept apart, seeds brought together. What cannot be read is named, and left
+out.
 """
 
 import argparse
