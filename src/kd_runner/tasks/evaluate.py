@@ -51,7 +51,7 @@ def measure(cfg: DictConfig, folder: Path, net: FeatureExtractor, data: DataModu
 def validate(cfg: DictConfig, run: RunFolder, module: Distiller, data: DataModule) -> dict[str, float]:
     """Metrics of a module as it is, on the validation set: no callback changes its weights, no logger hears of it."""
     plain = cfg.copy()
-    plain.callbacks, plain.logger = None, None
+    plain.callbacks, plain.logger = {}, None
     if plain.get("pruning"):
         plain.pruning = None
     plain.kd.teacher_cache.enabled = False
