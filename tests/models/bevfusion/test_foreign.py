@@ -33,6 +33,10 @@ def foreign(net: BEVFusionLidar, mit: bool, layout: str) -> dict[str, Tensor]:
         if mit:
             for own, foreign in TO_MIT:
                 name = name.replace(own, foreign)
+        if mit and name.endswith(("dim.1.weight", "dim.1.bias")):
+            tensor = tensor[[1, 0, 2]]
+        if mit and name.endswith(("rot.1.weight", "rot.1.bias")):
+            tensor = -tensor.flip(0)
         state[name] = tensor.permute(TO_LAYOUT[layout]).contiguous() if tensor.ndim == 5 else tensor
     return state
 

@@ -63,14 +63,26 @@ def test_every_link_leads_somewhere(root: Path, tables: Tables) -> None:
 
 
 def test_counts_of_rows(tables: Tables, root: Path) -> None:
-    """3 scenes of 3 key frames, with two sweeps after each but the last."""
-    assert [len(tables[name]) for name in ("scene", "sample", "sample_data", "category")] == [3, 9, 21, 23]
+    """3 scenes of 3 key frames, with two sweeps before each."""
+    assert [len(tables[name]) for name in ("scene", "sample", "sample_data", "category")] == [3, 9, 27, 23]
     assert sum(row["is_key_frame"] for row in tables["sample_data"].values()) == 9
     assert all((root / row["filename"]).stat().st_size % 20 == 0 for row in tables["sample_data"].values())
     for row in tables["instance"].values():
         track = [a for a in tables["sample_annotation"].values() if a["instance_token"] == row["token"]]
         assert len(track) == row["nbr_annotations"]
         assert any(annotation["num_lidar_pts"] for annotation in track)
+
+
+def test_every_key_frame_has_sweeps_before_it(tables: Tables) -> None:
+    """Two, 0.17 s apart rounded to ticks of 0.1 s, the first key frame of a scene too."""
+    data = tables["sample_data"]
+    for row in data.values():
+        if row["is_key_frame"]:
+            before = data[row["prev"]], data[data[row["prev"]]["prev"]]
+            assert not any(sweep["is_key_frame"] for sweep in before)
+            lags = [(row["timestamp"] - sweep["timestamp"]) / 1e6 for sweep in before]
+            assert lags == pytest.approx([0.2, 0.3])
+    assert all(row["sample_token"] in tables["sample"] for row in data.values())
 
 
 def test_points_in_boxes_are_counted(root: Path, tables: Tables) -> None:
@@ -111,7 +123,7 @@ def test_moving_attributes_belong_to_what_moves(tables: Tables) -> None:
 def test_a_longer_list_begins_with_the_shorter_one(root: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "nuscenes", **{**SIZE, "num_train_scenes": 1})
     files = sorted(path.relative_to(other) for path in other.glob("s*/**/*.bin"))
-    assert len(files) == 14
+    assert len(files) == 18
     assert all((other / path).read_bytes() == (root / path).read_bytes() for path in files)
 
 

@@ -1,8 +1,9 @@
-"""Public checkpoints of the lidar-only net, renamed and turned into `BEVFusionLidar`'s layout."""
+"""Conversion of public checkpoints of the LiDAR-only net to `BEVFusionLidar`: names, kernel layouts, box codes."""
 
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 PARTS = ("pts_middle_encoder.", "pts_backbone.", "pts_neck.", "bbox_head.")
@@ -22,6 +23,8 @@ MIT_DECODER = {
     r"^norm2\.": "norms.1.",
     r"^norm3\.": "norms.2.",
 }
+MIT_DIM = re.compile(r"bbox_head\.prediction_heads\.\d+\.dim\.1\.(weight|bias)")
+MIT_ROT = re.compile(r"bbox_head\.prediction_heads\.\d+\.rot\.1\.(weight|bias)")
 FUSION = ("fusion_layer.", "fuser.")
 FIRST_KERNEL, FIRST_NORM = "pts_middle_encoder.conv_input.0.weight", "pts_middle_encoder.conv_input.1.weight"
 # Axes that bring a kernel to (out, k0, k1, k2, in).
@@ -29,21 +32,35 @@ LAYOUTS = {"KRSC": (0, 1, 2, 3, 4), "RSCK": (4, 0, 1, 2, 3), "RSKC": (3, 0, 1, 2
 
 
 def convert(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict for `BEVFusionLidar` from one of mmdetection3d or of mit-han-lab/bevfusion, or from our own.
+    """State dict for `BEVFusionLidar` from one of mmdetection3d, of mit-han-lab/bevfusion, or of this package.
 
-    Sparse kernels may lie as in spconv 2.2 and later (KRSC), in spconv 1 and mmcv (RSCK) or in spconv 2.0 (RSKC).
+    Sparse kernels may be stored as in spconv 2.2 and later (KRSC), in spconv 1 and mmcv (RSCK) or in spconv 2.0 (RSKC).
     Tensors of other parts (cameras, optimizer) are left out.
 
+    mit-han-lab/bevfusion regresses (log w, log l, log h) and the sine and cosine of yaw' = -yaw - pi/2. The last layers
+    of its branches `dim` and `rot` are changed so that they give (log l, log w, log h) and
+
+        sin(yaw) = -cos(yaw'),   cos(yaw) = -sin(yaw').
+
+    Args:
+        tensors: names and tensors of the checkpoint.
+
+    Returns:
+        Names and tensors in the layout of `BEVFusionLidar`.
+
     Raises:
-        ValueError: no lidar net inside; a lidar-camera checkpoint, whose head reads fused features; kernels in no known
-            layout.
+        ValueError: no LiDAR net is inside; a LiDAR-camera checkpoint, whose head reads fused features; an unknown
+            layout of kernels.
     """
     fused = next((name for name in tensors if name.startswith(FUSION)), None)
     if fused:
         raise ValueError(f"{fused}: a lidar-camera checkpoint, whose head expects fused maps; take a lidar-only one")
     converted = {}
     for foreign, tensor in tensors.items():
-        name = _rename(foreign.removeprefix("module."))
+        foreign = foreign.removeprefix("module.")
+        name = _rename(foreign)
+        if foreign.startswith(tuple(MIT_PARTS)):
+            tensor = _turn_boxes(name, tensor)
         if name.startswith(PARTS):
             converted[name] = tensor
     if FIRST_KERNEL not in converted or FIRST_NORM not in converted:
@@ -56,7 +73,14 @@ def convert(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def kernel_layout(kernel: Tensor, out_channels: int) -> str:
-    """The layout of the encoder's first kernel, the only one whose in and out channels surely differ.
+    """Layout of the encoder's first kernel, the only one whose numbers of input and output channels always differ.
+
+    Args:
+        kernel: the kernel, 5 dimensions.
+        out_channels: its number of output channels.
+
+    Returns:
+        A key of `LAYOUTS`.
 
     Raises:
         ValueError: none fits, or two do.
@@ -73,6 +97,15 @@ def kernel_layout(kernel: Tensor, out_channels: int) -> str:
             f"{' and '.join(fitting) or 'no known layout'} fits; expected one of {', '.join(LAYOUTS)}"
         )
     return fitting[0]
+
+
+def _turn_boxes(name: str, tensor: Tensor) -> Tensor:
+    """Rows of mit-han-lab's `dim.1` and `rot.1` for this package's box convention; other tensors unchanged."""
+    if MIT_DIM.fullmatch(name):
+        return tensor[[1, 0, 2]]
+    if MIT_ROT.fullmatch(name):
+        return torch.stack((-tensor[1], -tensor[0]))
+    return tensor
 
 
 def _rename(name: str) -> str:

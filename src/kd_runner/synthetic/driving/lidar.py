@@ -1,4 +1,4 @@
-"""A spinning LiDAR in the driving world: every ray is met with the ground and with the boxes, the nearest returns."""
+"""Spinning LiDAR of the synthetic driving world: rays are cast at the ground and at boxes; the nearest hit returns."""
 
 from dataclasses import dataclass
 
@@ -16,14 +16,14 @@ _NEAR = 0.2  # meters: nothing nearer returns
 
 @dataclass(frozen=True)
 class Lidar:
-    """One turn takes no time: a sweep is a snapshot.
+    """Geometry and noise of the sensor. A turn takes no time: a sweep is a snapshot.
 
     Args:
         channels: lasers, spread evenly over `lowest`..`highest` degrees of elevation; ring 0 looks lowest.
         azimuths: rays of a laser in one turn.
         max_range: meters to the farthest return.
         range_noise: standard deviation of a distance in m.
-        drop_out: share of the returns that are lost.
+        drop_out: fraction of the returns that are lost.
     """
 
     channels: int = 24
@@ -46,20 +46,28 @@ class Lidar:
 
 @dataclass(frozen=True)
 class Scan:
-    """`points` (P, 5) float32 in the LiDAR frame: x, y, z (m), intensity (0 to 255), ring. `ids` (P,): the number of
-    the object that returned it, -1 for the rest. `shares` (N,): of the rays that would meet an object alone, how many
-    do; 0 where none would.
+    """Returns of one turn.
+
+    Attributes:
+        points: `(P, 5)` float32 in the LiDAR frame: x, y, z in meters, intensity 0 to 255, ring.
+        ids: `(P,)`, index of the object that returned it, -1 for everything else.
+        visible_fractions: `(N,)`, hits of an object divided by the hits it would have without occlusion; 0 where it
+            would have none.
     """
 
     points: Array
     ids: Array
-    shares: Array
+    visible_fractions: Array
 
 
 @dataclass(frozen=True)
 class Hits:
-    """Where R = channels * azimuths rays end first: `distances` (R,) in m, infinite for none; `boxes` (R,) numbers, -1
-    for none; `crossed` (N,), how many rays meet a box whether hidden or not.
+    """First hits of R = channels * azimuths rays.
+
+    Attributes:
+        distances: `(R,)` in meters, infinite for none.
+        boxes: `(R,)`, index of the box, -1 for none.
+        crossed: `(N,)`, number of rays that meet a box, hidden or not.
     """
 
     distances: Array
@@ -129,8 +137,8 @@ def scan(scene: Scene, frame: int, lidar: Lidar, random: np.random.Generator) ->
     points = np.column_stack([noisy, intensity, keep // lidar.azimuths]).astype(np.float32)
     count = len(scene.names)
     seen = np.bincount(hits.boxes[hits.boxes >= 0], minlength=len(sizes))
-    shares = (seen / np.maximum(hits.crossed, 1))[:count]
-    return Scan(points, np.where(boxes < count, boxes, -1), shares)
+    visible_fractions = (seen / np.maximum(hits.crossed, 1))[:count]
+    return Scan(points, np.where(boxes < count, boxes, -1), visible_fractions)
 
 
 def _ground(scene: Scene, points: Array) -> Array:

@@ -2,7 +2,7 @@
 
     v1.0-mini/*.json                  13 tables, and splits.json: scenes by name, as the devkit reads own lists
     samples/LIDAR_TOP/*.pcd.bin       sweeps of key frames, float32 rows of x, y, z, intensity, ring
-    sweeps/LIDAR_TOP/*.pcd.bin        those between
+    sweeps/LIDAR_TOP/*.pcd.bin        those between key frames and before the first one
     maps/*.png                        one picture
 
 There are no cameras and no radars: their files are many and no LiDAR detector reads them.
@@ -46,7 +46,7 @@ TABLES = (
     "map",
 )
 # Raised whenever the same arguments would give other files.
-FORMAT = 2
+FORMAT = 3
 
 # A 6 m van for 10 passengers is a small bus; nuScenes has no vans. Signs and lights are not annotated there.
 _CATEGORY = {
@@ -90,7 +90,8 @@ def write(
         num_train_scenes, num_val_scenes, num_unlabeled_scenes: scenes of the lists `world_train`, `world_val` and
             `world_unlabeled`; the last one has annotations too, for a reader to leave out.
         num_keyframes: annotated sweeps of a scene, 0.5 s apart.
-        sweeps_between: sweeps between two of them, 0 to 4 (nuScenes: 9).
+        sweeps_between: sweeps between two of them, 0 to 4 (nuScenes: 9). As many come before the first key frame, so
+            that every key frame has a history.
         channels, azimuths, max_range, range_noise, drop_out: of the `Lidar`.
 
     Raises:
@@ -128,8 +129,9 @@ def _fill(folder: Path, arguments: Arguments) -> None:
     tables["sensor"] = [{"token": token("sensor"), "channel": "LIDAR_TOP", "modality": "lidar"}]
     step = _KEY_TICKS / (arguments["sweeps_between"] + 1)
     between = [round(i * step) for i in range(arguments["sweeps_between"] + 1)]
-    ticks = [_KEY_TICKS * key + b for key in range(arguments["num_keyframes"]) for b in between]
-    ticks = ticks[: len(ticks) - arguments["sweeps_between"]]  # the last key frame ends the scene
+    ticks = [_KEY_TICKS * key + b for key in range(-1, arguments["num_keyframes"]) for b in between]
+    # From the first sweep after where another key frame would be, to the last key frame.
+    ticks = ticks[1 : len(ticks) - arguments["sweeps_between"]]
     splits: dict[str, list[str]] = {}
     for split, code in SPLITS.items():
         splits[split] = []
@@ -160,7 +162,7 @@ class _SceneRows:
 
     def __init__(self, name: str, scene: Scene, scans: list[Scan], start_us: int):
         self.name, self.scene, self.scans = name, scene, scans
-        self.keys = [n for n, tick in enumerate(scene.frames) if tick % _KEY_TICKS == 0]
+        self.keys = [n for n, tick in enumerate(scene.frames) if tick >= 0 and tick % _KEY_TICKS == 0]
         self.times = [start_us + round(tick * FRAME_S * 1e6) for tick in scene.frames]
 
     def add(self, tables: dict[str, list[Row]], folder: Path) -> None:
@@ -233,7 +235,7 @@ class _SceneRows:
                     "token": token(self.name, n, i),
                     "sample_token": token(self.name, n),
                     "instance_token": name,
-                    "visibility_token": str(1 + np.searchsorted([0.4, 0.6, 0.8], self.scans[n].shares[i])),
+                    "visibility_token": str(1 + np.searchsorted([0.4, 0.6, 0.8], self.scans[n].visible_fractions[i])),
                     "attribute_tokens": [token("attribute", attribute)] if attribute else [],
                     "translation": centers[n, i].tolist(),
                     "size": sizes[i, [1, 0, 2]].tolist(),
