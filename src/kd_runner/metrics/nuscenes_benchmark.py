@@ -31,11 +31,14 @@ class NuScenesBenchmark(NuScenesDetection):
 
     Args:
         class_names: names of the labels 0, 1, ...
-        class_ranges: as RANGES; shorter ones, and fewer classes, for smaller worlds.
+        class_ranges: as `RANGES`; shorter ones, and fewer classes, for smaller worlds.
+
+    Attributes:
+        protocol: description of the protocol, for reports.
     """
 
     def __init__(self, class_names: Sequence[str] = CLASSES, class_ranges: Mapping[str, float] | None = None):
-        ranges = {name: reach for name, reach in RANGES.items() if name in class_names}
+        ranges = {name: range_m for name, range_m in RANGES.items() if name in class_names}
         undefined = {"traffic_cone": ("aoe", "ave", "aae"), "barrier": ("ave", "aae")}
         super().__init__(
             class_names,
@@ -45,6 +48,9 @@ class NuScenesBenchmark(NuScenesDetection):
             undefined={name: kinds for name, kinds in undefined.items() if name in class_names},
             half_turn=[name for name in class_names if name == "barrier"],
         )
+        self.protocol = "detection_cvpr_2019, as nuscenes-devkit 1.2 measures it"
+        if class_ranges is not None and dict(class_ranges) != RANGES:
+            self.protocol += ", with other classes or ranges"
 
     def update(  # type: ignore[override]
         self,
@@ -60,25 +66,26 @@ class NuScenesBenchmark(NuScenesDetection):
         racks: Tensor,
         index: Tensor,
     ) -> None:
-        """Take B samples.
+        """Add B samples.
 
         Args:
-            boxes, scores, labels: predictions (B, Q, 9) as in `geometry.boxes3d`, in the LiDAR frame, (B, Q), (B, Q);
-                label -1 for none.
+            boxes: predictions `(B, Q, 9)` as in `geometry.boxes3d`, in the LiDAR frame.
+            scores: `(B, Q)`.
+            labels: `(B, Q)`, -1 for none.
             gt_boxes, gt_labels, gt_mask, gt_velocity_mask, gt_attributes, lidar2local, racks: as `NuScenesLidar` gives
                 them.
-            index: numbers of the samples in the data set (B,).
+            index: `(B,)`, numbers of the samples in the data set.
         """
         parked = [self.class_names.index(name) for name in ("bicycle", "motorcycle") if name in self.class_names]
         kinds = torch.tensor(parked, device=labels.device)
-        found_racked = torch.isin(labels, kinds) & _in_racks(boxes, racks)
+        predicted_racked = torch.isin(labels, kinds) & _in_racks(boxes, racks)
         true_racked = torch.isin(gt_labels, kinds) & _in_racks(gt_boxes, racks)
         known = gt_velocity_mask[..., None]
         gt_boxes = torch.cat([gt_boxes[..., :7], gt_boxes[..., 7:].masked_fill(~known, float("nan"))], -1)
         super().update(
             transform(boxes.float(), lidar2local),
             scores,
-            labels.masked_fill(found_racked, -1),
+            labels.masked_fill(predicted_racked, -1),
             transform(gt_boxes.float(), lidar2local),
             gt_labels,
             gt_mask & ~true_racked,
@@ -89,6 +96,6 @@ class NuScenesBenchmark(NuScenesDetection):
 
 
 def _in_racks(boxes: Tensor, racks: Tensor) -> Tensor:
-    """Which centers of boxes (B, N, 9) lie in one of the racks (B, R, 7): (B, N)."""
+    """Whether centers of boxes `(B, N, 9)` lie in one of the racks `(B, R, 7)`: `(B, N)`."""
     pairs = [inside(center, rack[rack[:, 3] > 0]).any(0) for center, rack in zip(boxes, racks)]
     return torch.stack(pairs) if pairs else boxes.new_zeros(boxes.shape[:2], dtype=torch.bool)

@@ -13,16 +13,6 @@ from kd_runner.metrics.row_state import RowStateMetric
 
 Array = NDArray[Any]
 
-BENCH2DRIVE_RANGES = {
-    "car": 50.0,
-    "van": 50.0,
-    "truck": 50.0,
-    "bicycle": 40.0,
-    "traffic_sign": 30.0,
-    "traffic_cone": 30.0,
-    "traffic_light": 30.0,
-    "pedestrian": 40.0,
-}
 ERRORS = ("ate", "ase", "aoe", "ave", "aae")
 _RECALLS = np.linspace(0, 1, 101)
 # A stored row: sample, class, score, 9 numbers of a box, attribute.
@@ -46,8 +36,8 @@ class NuScenesDetection(RowStateMetric):
         class_names: names of the labels 0, 1, ...
         class_ranges: meters from the sensor to which each evaluated class counts; classes not named do not.
         round_range: the range is a circle (nuScenes) instead of the square |x|, |y| (Bench2Drive).
-        filter_predictions: drop predictions out of range too, as nuScenes does. Bench2DriveZoo drops objects only, so
-            that a prediction of what lies beyond counts as false there.
+        filter_predictions: leave out predictions out of range too, as nuScenes does. Bench2DriveZoo leaves out objects
+            only, so that a prediction out of range is a false positive.
         thresholds: center distances in m.
         tp_threshold: the one of them whose matches have their errors measured.
         errors: which of ERRORS are part of NDS; Bench2Drive leaves out the last.
@@ -63,7 +53,7 @@ class NuScenesDetection(RowStateMetric):
     def __init__(
         self,
         class_names: Sequence[str],
-        class_ranges: Mapping[str, float] = BENCH2DRIVE_RANGES,
+        class_ranges: Mapping[str, float],
         round_range: bool = False,
         filter_predictions: bool = True,
         thresholds: Sequence[float] = (0.5, 1.0, 2.0, 4.0),

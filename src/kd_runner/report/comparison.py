@@ -46,6 +46,7 @@ def summarize(
         "steps": {name: runs[0]["steps"] for name, runs in results.items()},
         "seconds": {name: sum(run["seconds"] for run in runs) / len(runs) for name, runs in results.items()},
         "weights": first.get("weights"),
+        "protocols": first.get("protocols"),
         "data": {name: runs[0].get("data") for name, runs in results.items()},
         "gains": gains,
         "score": sum(scores[score_arm]) / len(scores[score_arm]),
@@ -112,7 +113,16 @@ def reading(summary: Summary) -> str:
     parts = [f"{READING}{correction}."]
     if summary.get("weights"):
         parts.append(weights_sentence(summary["weights"]))
-    return " ".join(parts)
+    return " ".join([*parts, *protocol_sentences(summary.get("protocols"))])
+
+
+def protocol_sentences(protocols: Mapping[str, str] | None) -> list[str]:
+    """How each metric was measured.
+
+    Args:
+        protocols: metric to its protocol, of those that name one.
+    """
+    return [f"Protocol of `{name}`: {protocol}." for name, protocol in (protocols or {}).items()]
 
 
 def weights_sentence(weights: Mapping[str, Any]) -> str:

@@ -49,6 +49,13 @@ def measured_weights(cfg: DictConfig, chosen: str) -> dict[str, str]:
     return {"chosen": chosen, "monitor": str(cfg.monitor), "split": name}
 
 
+def protocols(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Metric to its protocol (attribute `protocol`), of those that have one."""
+    return {
+        name: metric.protocol for name, metric in metrics.items() if isinstance(getattr(metric, "protocol", None), str)
+    }
+
+
 def network(cfg: DictConfig, role: str) -> str:
     """The network of a role in a few words: its class or function, and its weights file."""
     node = cfg[role]

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from kd_runner.pruning import report as pruning_report
-from kd_runner.report.comparison import weights_sentence
+from kd_runner.report.comparison import protocol_sentences, weights_sentence
 from kd_runner.report.provenance import network
 from kd_runner.report.tables import Table, markdown, without_empty
 
@@ -23,6 +23,7 @@ def run_page(cfg: DictConfig, result: Mapping[str, Any], folder: Path) -> str:
     sections = [f"# {folder.name}", markdown(without_empty([["", "value"], *_facts(cfg, result)]))]
     if result.get("weights"):
         sections.append(weights_sentence(result["weights"]))
+    sections += protocol_sentences(result.get("protocols"))
     classes = _classes(result["metrics"])
     if len(classes) > 1:
         sections += ["## Per class", markdown(classes)]

@@ -11,6 +11,8 @@ from kd_runner.data.module import DataModule
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError
+from kd_runner.report.comparison import protocol_sentences
+from kd_runner.report.provenance import protocols
 from kd_runner.report.tables import markdown
 from kd_runner.runtime.files import write_json, write_text
 from kd_runner.runtime.ranks import is_first
@@ -37,8 +39,10 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> float | None:
     if is_first():
         names = list(next(iter(measured.values())))
         table = markdown([["metric", *measured], *([name, *(m[name] for m in measured.values())] for name in names)])
-        write_json(run.metrics_file, {"scale": cfg.scale, "score": score, "metrics": measured})
-        write_text(run.path / "report.md", f"# {run.path.name}: evaluation at scale {cfg.scale}\n\n{table}\n")
+        how = protocols({name: metric for name, (metric, _) in build.metrics(cfg).items()})
+        write_json(run.metrics_file, {"scale": cfg.scale, "score": score, "protocols": how, "metrics": measured})
+        sections = [f"# {run.path.name}: evaluation at scale {cfg.scale}", table, *protocol_sentences(how)]
+        write_text(run.path / "report.md", "\n\n".join(sections) + "\n")
         log.info("%s", table)
     return score
 

@@ -15,7 +15,7 @@ from kd_runner.distillation import checkpoints
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.module import Distiller
 from kd_runner.profiling import costs
-from kd_runner.report.provenance import data_pools, measured_weights
+from kd_runner.report.provenance import data_pools, measured_weights, protocols
 from kd_runner.report.run_page import run_page
 from kd_runner.runtime.files import write_json, write_text
 from kd_runner.runtime.ranks import is_first
@@ -70,6 +70,7 @@ def fit_and_report(
         **fitted,
         "seconds": run.seconds,
         "weights": measured_weights(cfg, "best" if run.has_best() else "last"),
+        "protocols": protocols(dict(module.metrics.items())),
         "data": data_pools(cfg, data),
         "class_names": list(cfg.data.get("class_names") or []),
         **costs.static(student.net, student.one_sample(data.example(1))),

@@ -95,6 +95,13 @@ def test_what_is_left_out(root: Path, tmp_path: Path) -> None:
     expected = [5, 6, 0, 4, 2, 1.5, -4 - np.pi / 2 + 2 * np.pi, 0, 0]  # length before width, the heading in [-pi, pi)
     assert sample["gt_boxes"][0].tolist() == pytest.approx(expected)
     assert data.infos[0]["gt_boxes"][0, 6] == 4.0  # the info itself is left as it was
+    assert not sample["gt_empty_mask"].any()
+    sample = Bench2Drive(tmp_path, "val", CameraPipeline(False, **MINI), max_boxes=4, empty_boxes=True)[0]
+    assert sample["gt_mask"].tolist() == [True, True, False, False]
+    assert sample["gt_empty_mask"].tolist() == [False, False, True, False]
+    assert CLASSES[sample["gt_labels"][2]] == "pedestrian" and sample["gt_boxes"][2, :2].tolist() == [5, 6]
+    few = Bench2Drive(tmp_path, "val", CameraPipeline(False, **MINI), max_boxes=2, empty_boxes=True)[0]
+    assert few["gt_mask"].all() and not few["gt_empty_mask"].any()
 
 
 def test_a_frame_without_boxes(root: Path, tmp_path: Path) -> None:

@@ -28,13 +28,14 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
 
     - `images` (N, 3, H, W); `lidar2img`, `intrinsics` (N, 4, 4) to pixels of `images`;
     - `gt_boxes` (max_boxes, 9) as in `geometry.boxes3d`, yaw in [-pi, pi); `gt_labels` (max_boxes,) in CLASSES, -1 for
-      padding; `gt_mask` (max_boxes,) bool, False for padding;
+      padding; `gt_mask` (max_boxes,) bool, True for boxes with points;
+    - `gt_empty_mask` (max_boxes,) bool, True for boxes without points (`num_points` 0), which follow the others;
     - `line_points` (max_lines, num_points, 2); `line_labels` (max_lines,) in LINE_CLASSES; `line_mask` (max_lines,);
     - `ego_pose` (4, 4) float64, LiDAR frame to world; `timestamp` float64 in s; `scene` the number of the clip;
     - `labeled` bool, whether boxes and lines are known.
 
-    Boxes with `num_points` 0 and classes that are not detected are left out. The keys are the published ones, so
-    Bench2DriveZoo's own info files can be read. If boxes or lines exceed the padded size, the nearest are kept.
+    Boxes of classes that are not detected are left out. The keys are the published ones, so Bench2DriveZoo's own info
+    files can be read. If boxes or lines exceed the padded size, the nearest are kept, boxes with points first.
 
     Args:
         root: folder with `bench2drive/` and `infos/`, or the folder `bench2drive` itself with `infos/` in or beside it.
@@ -48,6 +49,7 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
         first: first frame of the list.
         last: frame after the last one; None for the end of the list.
         labeled: whether samples have boxes and lines; without, all are padding.
+        empty_boxes: whether samples have the boxes without points, for evaluation; without, `gt_empty_mask` is False.
 
     Raises:
         ValueError: an unknown camera, missing or damaged info files, or frames that are not as expected.
@@ -67,11 +69,12 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
         first: int = 0,
         last: int | None = None,
         labeled: bool = True,
+        empty_boxes: bool = False,
     ):
         for name in cameras:
             if name not in CAMERAS:
                 raise ValueError(f"cameras: there is no {name!r}.{nearest(name, CAMERAS)}")
-        self.cameras, self.labeled = tuple(cameras), labeled
+        self.cameras, self.labeled, self.empty_boxes = tuple(cameras), labeled, empty_boxes
         self.folder, info_folder = find_folders(Path(root))
         self.infos: list[Info] = load_infos(info_folder, split, self.cameras, first, last)
         self.maps = load_maps(info_folder, {info["town_name"] for info in self.infos})
@@ -95,14 +98,13 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
         lidar2ego, world2lidar = (np.asarray(sensors["LIDAR_TOP"][k]) for k in ("lidar2ego", "world2lidar"))
         lidar2cam = np.stack([np.linalg.inv(sensors[name]["cam2ego"]) @ lidar2ego for name in self.cameras])
         lines, line_labels = self.maps[info["town_name"]].lines_near(world2lidar, self.range_m, self.num_points)
-        boxes, labels = self._boxes(info)
         if not self.labeled:
-            lines, line_labels, boxes, labels = lines[:0], line_labels[:0], boxes[:0], labels[:0]
+            lines, line_labels = lines[:0], line_labels[:0]
         return {
             "images": images,
             "lidar2img": (matrices @ torch.from_numpy(lidar2cam)).float(),
             "intrinsics": matrices.float(),
-            **_padded("gt", "boxes", boxes, labels, np.hypot(boxes[:, 0], boxes[:, 1]), self.max_boxes),
+            **self._boxes(info),
             **_padded("line", "points", lines, line_labels, np.hypot(*lines.T).min(0), self.max_lines),
             "ego_pose": torch.from_numpy(np.linalg.inv(world2lidar)),
             "timestamp": torch.tensor(info["frame_idx"] / 10, dtype=torch.float64),
@@ -110,11 +112,18 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
             "labeled": torch.tensor(self.labeled),
         }
 
-    def _boxes(self, info: Info) -> tuple[Array, Array]:
+    def _boxes(self, info: Info) -> dict[str, Tensor]:
         boxes = from_bench2drive(torch.from_numpy(np.array(info["gt_boxes"], float).reshape(-1, 9))).numpy()
         labels = np.array([class_of(str(name)) for name in info["gt_names"]], np.int64)
-        keep = (labels >= 0) & (np.asarray(info["num_points"]) != 0) & (np.abs(boxes[:, :2]) < self.range_m).all(1)
-        return boxes[keep], labels[keep]
+        keep = (labels >= 0) & (np.abs(boxes[:, :2]) < self.range_m).all(1) & self.labeled
+        has_points = np.asarray(info["num_points"]) != 0
+        distance = np.hypot(boxes[:, 0], boxes[:, 1])
+        seen, empty = keep & has_points, keep & ~has_points & self.empty_boxes
+        sample = _padded("gt", "boxes", boxes[seen], labels[seen], distance[seen], self.max_boxes)
+        count = int(sample["gt_mask"].sum())
+        others = _padded("gt", "boxes", boxes[empty], labels[empty], distance[empty], self.max_boxes - count)
+        sample["gt_boxes"][count:], sample["gt_labels"][count:] = others["gt_boxes"], others["gt_labels"]
+        return {**sample, "gt_empty_mask": torch.cat((torch.zeros(count, dtype=torch.bool), others["gt_mask"]))}
 
 
 def _padded(kind: str, name: str, rows: Array, labels: Array, distance: Array, size: int) -> dict[str, Tensor]:
