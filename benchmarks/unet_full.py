@@ -27,7 +27,7 @@ def main() -> None:
         save_file(HierarchicalUNet("timm-efficientnet-b3", mask_size=(160, 120)).state_dict(), weights)
     words = [
         "experiment=hierarchical_unet_kd", "scale=full", f"data.root={data}", f"teacher.checkpoint={weights}",
-        "data.steps_per_epoch=1", "trainer.max_epochs=1",
+        "student.pretrained=null", "data.steps_per_epoch=1", "trainer.max_epochs=1",
     ]  # fmt: skip
     for split in ("train", "val"):
         words += [f"data.{split}.images={split}", f"data.{split}.annotations=annotations/instances_{split}.json"]

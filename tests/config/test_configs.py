@@ -25,7 +25,8 @@ GROUPS = (
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_experiment(experiment: str, scale: str) -> None:
     words = [f"experiment={experiment}", f"scale={scale}"]
-    validate.check(compose([*words, *(["data.root=/data", "teacher.checkpoint=t.pth"] if scale == "full" else [])]))
+    real_data = ["data.root=/data", "teacher.checkpoint=t.pth", "student.pretrained=null"]
+    validate.check(compose([*words, *(real_data if scale == "full" else [])]))
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -43,7 +43,9 @@ _VOC = {
     "task=compare seeds=[0,a]": r"seeds.*a",
     # Distillation.
     "kd.enabled=flase": r"kd\.enabled.*flase",
-    "kd.enabled=2": r"kd\.enabled.*2",
+    "kd.enabled=null": r"kd\.enabled",
+    "kd.temperature=2 loss=[task_ce,cosine_features]": r"kd\.temperature: nothing reads it",
+    "+student.inputs.imag=image": r"student\.inputs\.imag: .*forward takes no 'imag'. Did you mean 'image'",
     "kd.alpha=abc": r"kd\.alpha.*abc",
     "kd.alpha=-0.1": r"kd\.alpha=-0\.1",
     "kd.alpha=1.5": r"kd\.alpha=1\.5",

@@ -44,15 +44,35 @@ def data_of(tmp_path_factory: pytest.TempPathFactory, mini_root: Path) -> Callab
     return write
 
 
+def write_teacher(system: str, path: Path) -> Path:
+    """Weights, random ones, that fit the small teacher of a system."""
+    from kd_runner.config import build
+    from kd_runner.config.compose import compose
+    from kd_runner.distillation.student_file import save_student
+
+    save_student(build.net(compose([*WORDS[system], "data.root=nowhere"]), "teacher"), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def teacher_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The weights of a system's teacher, written when first asked for."""
+    return cache(lambda system: write_teacher(system, tmp_path_factory.mktemp(system) / "teacher.safetensors"))
+
+
 @pytest.fixture
-def words_of(data_of: Callable[[str], Path], tiny: list[str], tmp_path: Path) -> Callable[[Case], list[str]]:
+def words_of(
+    data_of: Callable[[str], Path], teacher_of: Callable[[str], Path], tiny: list[str], tmp_path: Path
+) -> Callable[[Case], list[str]]:
     """The command line of a case, its data in place."""
 
     def words(case: Case) -> list[str]:
         root = data_of(case.system)
         if case.copy:
             root = Path(shutil.copytree(root, tmp_path / "case/data"))
-        base = tiny if case.system == "voc" else WORDS[case.system]
+        base = tiny
+        if case.system != "voc":
+            base = [*WORDS[case.system], f"teacher.checkpoint={teacher_of(case.system)}"]
         folder = str(tmp_path / "case")
         return [*base, f"data.root={root}", *(word.replace("{folder}", folder) for word in case.words.split())]
 

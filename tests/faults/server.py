@@ -17,11 +17,16 @@ def main() -> None:
 
     import kd_runner.cli.main
     import kd_runner.config.build
+    import kd_runner.config.compose
     import kd_runner.config.validate
     import kd_runner.tasks.check
-    import kd_runner.tasks.train  # noqa: F401
+    import kd_runner.tasks.train
 
     torch.set_num_threads(1)
+    _remember_yaml()
+    for experiment in ("voc_kd", "hierarchical_unet_kd", "orion_kd", "bevfusion_crd"):
+        words = [f"experiment={experiment}", "seed=0", "seeds=[0,1]", "data.root=nowhere", "++teacher.net.width=4"]
+        kd_runner.config.validate.check(kd_runner.config.compose.compose(words[: 5 if experiment == "voc_kd" else 4]))
     print("ready", flush=True)
     for line in sys.stdin:
         request = json.loads(line)
@@ -29,6 +34,23 @@ def main() -> None:
         if process == 0:
             _run(request)
         print(_exit_code(process, request["seconds"]), flush=True)
+
+
+def _remember_yaml() -> None:
+    """The content of a yaml file that was read before forking is not parsed again in the forked processes."""
+    import yaml
+
+    parse, parsed = yaml.load, {}
+
+    def load(stream, *args, **kwargs):
+        text = stream if isinstance(stream, str) else stream.read()
+        if text not in parsed:
+            if not isinstance(stream, str):
+                stream.seek(0)
+            parsed[text] = parse(stream, *args, **kwargs)
+        return parsed[text]
+
+    yaml.load = load
 
 
 def _run(request: dict) -> None:

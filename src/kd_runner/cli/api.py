@@ -13,7 +13,7 @@ from yaml import YAMLError
 
 from kd_runner.cli.explain import explain
 from kd_runner.cli.main import perform
-from kd_runner.config.compose import compose as composed
+from kd_runner.config.compose import compose_checked
 from kd_runner.errors import ConfigError
 from kd_runner.runtime import launch
 from kd_runner.runtime.files import read_json
@@ -55,7 +55,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     """
     words, config_dirs = list(overrides), [] if config_dir is None else [str(config_dir)]
     try:
-        return composed(words, config_dirs)
+        return compose_checked(words, config_dirs)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(explain(error, words, config_dirs)) from error
 

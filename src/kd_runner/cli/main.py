@@ -74,7 +74,7 @@ def job(cfg: DictConfig) -> float | None:
         message = str(error)
         log.error("%s", message)
     except Exception as error:
-        message = _unexpected(error, run.path)
+        message = log_unexpected(error, run.path)
     if not sweeping:
         raise SystemExit(1)
     # A point whose folder could not be locked is at work in another process.
@@ -82,7 +82,7 @@ def job(cfg: DictConfig) -> float | None:
     return float("nan")
 
 
-def _unexpected(error: Exception, folder: Path) -> str:
+def log_unexpected(error: Exception, folder: Path) -> str:
     """Logs what nobody foresaw in three lines; the whole traceback goes to `run.log`. Returns the message."""
     from kd_runner.cli.explain import unexpected
 

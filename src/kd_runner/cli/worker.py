@@ -7,12 +7,12 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from kd_runner.cli.main import perform
+from kd_runner.cli.main import log_unexpected, perform
 from kd_runner.errors import ConfigError
 from kd_runner.runtime.processes import exit_with_parent
 from kd_runner.runtime.ranks import launcher_pid
+from kd_runner.runtime.resolvers import register_resolvers
 from kd_runner.runtime.run_folder import RunFolder
-from kd_runner.runtime.run_names import register_resolvers
 from kd_runner.runtime.signals import Stopped, raise_on_stop
 
 log = logging.getLogger("kd_runner")
@@ -39,7 +39,8 @@ def main() -> None:
             raise SystemExit(1) from None
         except Exception as error:
             run.fail(f"{type(error).__name__}: {error}")
-            raise
+            log_unexpected(error, run.path)
+            raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """The configuration as the command line makes it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
 
-from kd_runner.config import schema
-from kd_runner.runtime.run_names import register_resolvers
+from kd_runner.config import entries, keys, schema
+from kd_runner.runtime.resolvers import register_resolvers
 
 PACKAGE = Path(__file__).parents[1]
 CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if p.is_dir())  # in a wheel; in a checkout
@@ -28,9 +30,34 @@ def compose(overrides: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> D
         overrides: words of the command line, e.g. `["experiment=voc_kd", "kd.temperature=2"]`.
         config_dirs: folders of own yaml files, as `--config-dir`.
     """
+    with _hydra(config_dirs) as search_path:
+        return hydra_compose("config", overrides=[*search_path, *overrides])
+
+
+def compose_checked(overrides: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> DictConfig:
+    """`compose`, and every key of it must be known, as on the command line.
+
+    Raises:
+        ConfigError: a key that nothing reads.
+    """
+    with _hydra(config_dirs) as search_path:
+        cfg = hydra_compose("config", overrides=[*search_path, *overrides], return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        try:
+            keys.check(entries.clean(cfg.copy()))
+        finally:
+            HydraConfig.instance().cfg = None
+    return cfg
+
+
+@contextmanager
+def _hydra(config_dirs: Sequence[str]) -> Iterator[list[str]]:
+    """Hydra's own state for one composition; gives the words that name the folders of own yaml files."""
     register()
     GlobalHydra.instance().clear()
     folders = [f"'file://{Path(folder).resolve()}'" for folder in config_dirs]
     search_path = [f"hydra.searchpath=[{','.join(folders)}]"] if folders else []
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra_compose("config", overrides=[*search_path, *overrides])
+        yield search_path

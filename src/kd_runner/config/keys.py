@@ -1,10 +1,12 @@
 """Unknown keys: Hydra merges a misspelt one into an open part of the configuration in silence; we do not."""
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
 from kd_runner.config.entries import GROUPS
@@ -12,15 +14,19 @@ from kd_runner.errors import ConfigError, nearest
 from kd_runner.runtime.flatten import flatten
 
 # Groups whose files only adjust what other groups define.
-_ADJUSTING = ("experiment", "variant", "variant@_global_")
+_ADJUSTING = ("experiment", "variant")
+# Values that are read only where the configuration refers to them: key -> who does.
+_REFERRED_TO = {
+    "kd.temperature": "no chosen loss has kd.temperature as its temperature",
+}
 # Mappings whose keys are the user's own.
 _OPEN = (
     "teacher.features", "student.features", "teacher.inputs", "student.inputs", "teacher.train_inputs",
     "student.train_inputs", "teacher.checkpoint_keys.rename", "student.checkpoint_keys.rename", "task.arms",
-    "task.stages", "layer_decay",
+    "task.stages", "layer_decay", "teacher.pretrained", "student.pretrained",
 )  # fmt: skip
 # What the runner reads of a model. A model file of one's own may be plain.
-_NET = {"net", "inputs", "train_inputs", "features", "checkpoint", "checkpoint_keys", "channels_last"}
+_NET = {"net", "inputs", "train_inputs", "features", "checkpoint", "checkpoint_keys", "channels_last", "pretrained"}
 _NETS = {"teacher": _NET, "student": _NET | {"init", "trained"}}
 
 
@@ -83,11 +89,35 @@ def _without_adjustments() -> DictConfig:
     """The configuration of the chosen groups, before experiment and variant adjust it."""
     from hydra import compose
 
-    overrides = ["experiment=none"]
+    overrides = [word for word in HydraConfig.get().overrides.hydra if word.startswith("hydra.searchpath")]
+    overrides.append("experiment=none")
     for group, choice in HydraConfig.get().runtime.choices.items():
-        if not group.startswith("hydra/") and group not in _ADJUSTING and choice is not None:
+        root = group.lstrip("/").partition("/")[0].partition("@")[0]
+        if root not in (*_ADJUSTING, "hydra") and choice is not None:
             overrides.append(f"{group}={choice if isinstance(choice, str) else '[' + ','.join(choice) + ']'}")
-    return compose("config", overrides=overrides)
+    while True:
+        try:
+            return compose("config", overrides=overrides)
+        except ConfigCompositionException as error:
+            # A group that the experiment or variant brings with it.
+            brought = re.search(r"Could not override '(.+?)'", str(error))
+            kept = [word for word in overrides if brought is None or not word.startswith(f"{brought[1]}=")]
+            if len(kept) == len(overrides):
+                raise
+            overrides = kept
+
+
+def check_read(cfg: DictConfig) -> None:
+    """Raises:
+    ConfigError: the command line or a sweep sets a value that nothing reads in this experiment.
+    """
+    if not HydraConfig.initialized():
+        return
+    words = {word.lstrip("+").partition("=")[0] for word in HydraConfig.get().overrides.task}
+    text = str(OmegaConf.to_container(cfg))
+    for key, reason in _REFERRED_TO.items():
+        if key in words and f"${{{key}}}" not in text:
+            raise ConfigError(f"{key}: nothing reads it: {reason}. Take the setting away")
 
 
 def check_missing(cfg: DictConfig) -> None:

@@ -34,6 +34,7 @@ class Net:
     checkpoint: str | None = MISSING
     checkpoint_keys: CheckpointKeys = MISSING
     channels_last: bool = MISSING
+    pretrained: dict[str, str] | None = None
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_runner.config import calls, entries, keys, ranges
+from kd_runner.config import calls, entries, keys, ranges, recipes
 from kd_runner.config.type_errors import check_types
 from kd_runner.errors import ConfigError, nearest
 
@@ -16,7 +16,6 @@ def check(cfg: DictConfig) -> None:
             be called with these arguments, an input that no feature gives.
     """
     check_types(cfg)
-    keys.check(cfg)
     keys.check_missing(cfg)
     try:
         content = OmegaConf.to_container(cfg, resolve=True)
@@ -24,6 +23,9 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError(f"{error.full_key or 'config'}: {str(error).splitlines()[0]}") from error
     entries.check_choices(cfg)
     ranges.check(cfg)
+    keys.check(cfg)
+    keys.check_read(cfg)
+    recipes.check_pretrained(cfg)
     calls.locate(cfg.task._target_, "task")
     for key, node in calls.targets(content):
         calls.check_call(key, node)

@@ -5,6 +5,7 @@ or from a mapping (a key). An empty module path is the net itself: `:out` is ent
 output as it is. A path to a buffer gives the buffer, as it is after the pass.
 """
 
+import inspect
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ class FeatureExtractor:
         self.pruned: Pruned | None = None
         self.net_config: dict[str, Any] | None = None
         self._buffers = {name for name, _ in net.named_buffers(remove_duplicate=False)}
+        _check_arguments(net, self.inputs, self.train_inputs, role)
         for name, path in self.features.items():
             module = path.partition(":")[0]
             if module not in self._buffers:
@@ -194,6 +196,27 @@ class FeatureExtractor:
         inside = [name for name in called if name.startswith(module + ".")]
         hint = f" It is a container; {inside[-1]!r} inside it did run." if inside else nearest(module, called)
         return f"{self.role}.features.{name}: module {module!r} exists but is never called in the forward pass.{hint}"
+
+
+def _check_arguments(net: nn.Module, inputs: Mapping[str, str], train_inputs: Mapping[str, str], role: str) -> None:
+    """Raises:
+    ConfigError: `forward` takes no such argument, or needs one that is not given.
+    """
+    try:
+        parameters = inspect.signature(net.forward).parameters
+    except (TypeError, ValueError):  # a compiled module
+        return
+    kinds = {parameter.kind for parameter in parameters.values()}
+    own = f"{type(net).__name__}.forward"
+    for group, arguments in (("inputs", inputs), ("train_inputs", train_inputs)):
+        for name in arguments:
+            if name not in parameters and inspect.Parameter.VAR_KEYWORD not in kinds:
+                raise ConfigError(f"{role}.{group}.{name}: {own} takes no {name!r}.{nearest(name, parameters)}")
+    for name, parameter in parameters.items():
+        optional = parameter.default is not inspect.Parameter.empty
+        if name in inputs or optional or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        raise ConfigError(f"{role}.inputs.{name}: {own} needs it; give the batch's key for it")
 
 
 def _version(value: Tensor) -> int:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from kd_runner.report.tables import Table, comma_separated, markdown
 from kd_runner.runtime import sweep_session
 from kd_runner.runtime.files import read_json, write_text
-from kd_runner.runtime.run_names import register_resolvers
+from kd_runner.runtime.resolvers import register_resolvers
 
 log = logging.getLogger(__name__)
 

@@ -5,22 +5,11 @@ import os
 import re
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from kd_runner.errors import ConfigError
 from kd_runner.runtime.ranks import launcher_pid, world_size
 from kd_runner.runtime.run_folder import RunFolder
 
 OUTPUTS = Path("outputs")
-
-
-def register_resolvers() -> None:
-    """Functions that the yaml files call."""
-    assets = Path(__file__).parents[1] / "assets"
-    OmegaConf.register_new_resolver("asset", lambda name: str(assets / name), replace=True)
-    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
-    OmegaConf.register_new_resolver("sweep_name", lambda: os.environ.get("KD_RUNNER_SWEEP", "sweep"), replace=True)
-    OmegaConf.register_new_resolver("point_name", point_name, replace=True)
 
 
 def run_name(resume: str | None, experiment: str, now: str) -> str:
@@ -74,6 +63,11 @@ def name_sweep(words: list[str]) -> None:
         return  # Hydra will say what is wrong
     keys = [o.key_or_group for o in overrides if o.is_sweep_override()]
     os.environ["KD_RUNNER_SWEEP"] = point_name("_".join(["sweep", *keys]))
+
+
+def sweep_name() -> str:
+    """Name of the sweep's folder, from `name_sweep`."""
+    return os.environ.get("KD_RUNNER_SWEEP", "sweep")
 
 
 def point_name(text: str) -> str:
