@@ -19,7 +19,7 @@ from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError
 from kd_runner.synthetic.driving.bench2drive_writer import write
 
-TAPS = ("boxes", "scores", "labels", "line_points", "line_scores", "line_labels", "heat_map")
+FEATURES = ("boxes", "scores", "labels", "line_points", "line_scores", "line_labels", "heat_map")
 KEYS = ("gt_boxes", "gt_labels", "gt_mask", "line_points", "line_labels", "line_mask")
 FIGURE = {"camera_size": [32, 16]}
 SIDE, GAP = 96, 6
@@ -35,9 +35,9 @@ class Oracle(nn.Module):
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         boxes, lines = batch["gt_mask"].float(), batch["line_mask"].float()
         names = {"gt_boxes": "boxes", "gt_labels": "labels", "line_points": "line_points", "line_labels": "line_labels"}
-        found = {feature: batch[key] for key, feature in names.items()}
+        outputs = {feature: batch[key] for key, feature in names.items()}
         heat = torch.zeros(len(boxes), 2, 8, 8)
-        return {**found, "scores": self.score * boxes, "line_scores": self.score * lines, "heat_map": heat}
+        return {**outputs, "scores": self.score * boxes, "line_scores": self.score * lines, "heat_map": heat}
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def module(score: float, teacher: float | None = None) -> Distiller:
-    def tapped(score: float, key: str) -> FeatureExtractor:
-        return FeatureExtractor(Oracle(score), {k: k for k in KEYS}, {feature: f":{feature}" for feature in TAPS}, key)
+    def net(score: float, key: str) -> FeatureExtractor:
+        return FeatureExtractor(
+            Oracle(score), {k: k for k in KEYS}, {feature: f":{feature}" for feature in FEATURES}, key
+        )
 
-    return Distiller(tapped(score, "student"), None if teacher is None else tapped(teacher, "teacher"))
+    return Distiller(net(score, "student"), None if teacher is None else net(teacher, "teacher"))
 
 
 def pictures(**options: Any) -> DetectionVisualizer:
@@ -61,7 +63,7 @@ def pictures(**options: Any) -> DetectionVisualizer:
 
 def columns(picture: np.ndarray, count: int) -> list[np.ndarray]:
     """The views without captions and legend."""
-    return [picture[24:160, at * (SIDE + GAP) : at * (SIDE + GAP) + SIDE] for at in range(count)]
+    return [picture[24:160, i * (SIDE + GAP) : i * (SIDE + GAP) + SIDE] for i in range(count)]
 
 
 def test_a_student_that_knows_the_truth_has_its_picture(data: Any) -> None:

@@ -27,15 +27,15 @@ class Diary(Callback):
         self.lines: list[tuple[float, float | None]] = []
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        softened = [term.fn.temperature for term in pl_module.terms if hasattr(term.fn, "temperature")]
-        self.lines.append((softened[0] if softened else math.nan, pl_module.alpha))
+        temperatures = [term.fn.temperature for term in pl_module.terms if hasattr(term.fn, "temperature")]
+        self.lines.append((temperatures[0] if temperatures else math.nan, pl_module.alpha))
 
 
-def distiller(alpha: float | None = 0.7, distils: bool = True) -> Distiller:
+def distiller(alpha: float | None = 0.7, uses_teacher: bool = True) -> Distiller:
     torch.manual_seed(0)
     nets = [FeatureExtractor(nn.Linear(3, 2), {"input": "x"}, {"logits": ":"}, key) for key in ("student", "teacher")]
     terms = [LossTerm("ce", CrossEntropy(), {"logits": "student.logits", "target": "batch.y"})]
-    if distils:
+    if uses_teacher:
         terms.append(
             LossTerm(
                 "kl",
@@ -44,7 +44,7 @@ def distiller(alpha: float | None = 0.7, distils: bool = True) -> Distiller:
                 temperature_is_shared=True,
             )
         )
-    return Distiller(nets[0], nets[1] if distils else None, terms, alpha=alpha)
+    return Distiller(nets[0], nets[1] if uses_teacher else None, terms, alpha=alpha)
 
 
 def fit(
@@ -96,12 +96,12 @@ def test_a_resumed_fit_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_nothing_happens_without_distillation(tmp_path: Path) -> None:
-    module = distiller(alpha=None, distils=False)
+    module = distiller(alpha=None, uses_teacher=False)
     assert fit(tmp_path, KDSchedule(Schedule(4, 1), Schedule(0.9, 0.1)), module).lines[-1][1] is None
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("create", "message"),
     [
         (lambda: Schedule(4, 1, "cosin"), "cosine"),
         (lambda: Schedule(4, shape="linear"), "constant"),
@@ -109,9 +109,9 @@ def test_nothing_happens_without_distillation(tmp_path: Path) -> None:
         (lambda: KDSchedule(alpha=Schedule(0.7, 1.2)), r"0\.\.1"),
     ],
 )
-def test_what_cannot_work_is_refused(make: Any, message: str) -> None:
+def test_what_cannot_work_is_refused(create: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        make()
+        create()
 
 
 def test_an_alpha_that_is_not_there_cannot_move(tmp_path: Path) -> None:

@@ -36,14 +36,14 @@ class Says(nn.Module):
         return {"logits": nn.functional.one_hot(torch.full((count, 16, 8), self.label), 3).movedim(-1, 1)}
 
 
-def tapped(label: int, key: str, skips_padding: bool) -> FeatureExtractor:
+def net(label: int, key: str, skips_padding: bool) -> FeatureExtractor:
     return FeatureExtractor(Says(label, skips_padding), {"roi_mask": "roi_mask"}, {"logits": ":logits"}, key)
 
 
 @pytest.mark.parametrize("skips_padding", [True, False])
 def test_a_row_for_each_box_shows_it_and_what_every_net_says(skips_padding: bool) -> None:
     """Two boxes of the first image, the only one of the second: 16 pixels high, times 7; a gap of 4, a title of 14."""
-    module = Distiller(tapped(2, "student", skips_padding), tapped(1, "teacher", skips_padding))
+    module = Distiller(net(2, "student", skips_padding), net(1, "teacher", skips_padding))
     data = SimpleNamespace(val=[sample(3), sample(1), sample(2)])
     picture = RoiVisualizer(num_images=2, rois_per_image=2, every_n_epochs=1).draw(module, data)
     assert picture.shape == (14 + 3 * 116, 116 + 4 * 60, 3)
@@ -61,5 +61,5 @@ def test_a_row_for_each_box_shows_it_and_what_every_net_says(skips_padding: bool
 
 
 def test_without_a_teacher_there_is_no_column_for_it() -> None:
-    picture = RoiVisualizer(1, 1, 1).draw(Distiller(tapped(2, "student", True)), SimpleNamespace(val=[sample(3)]))
+    picture = RoiVisualizer(1, 1, 1).draw(Distiller(net(2, "student", True)), SimpleNamespace(val=[sample(3)]))
     assert picture.shape == (14 + 116, 116 + 3 * 60, 3)

@@ -26,9 +26,9 @@ from kd_runner.models.segmentation.mobilenet_v3_aspp import MobileNetV3ASPP
 def module() -> Distiller:
     torch.manual_seed(0)
     net = MobileNetV3ASPP(11, aspp_channels=8, skip_channels=8, width_mult=0.25)
-    tapped = FeatureExtractor(net, {"image": "image"}, {"logits": ":"}, "student")
-    wires = {"preds": "student.logits", "target": "batch.target"}
-    return Distiller(tapped, metrics={"segmentation_iou": (SegmentationIoU(11), wires)})
+    features = FeatureExtractor(net, {"image": "image"}, {"logits": ":"}, "student")
+    inputs = {"preds": "student.logits", "target": "batch.target"}
+    return Distiller(features, metrics={"segmentation_iou": (SegmentationIoU(11), inputs)})
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def exporter(**changes) -> ExportONNX:
 def test_the_file_equals_torch_at_other_batch_and_image_sizes(
     module: Distiller, data: DataModule, tmp_path: Path
 ) -> None:
-    found = exporter().export(module, data, tmp_path)["onnx"]
-    assert found["dynamic"] == ["batch", "height", "width"] and found["relative_error"] < 1e-5
+    result = exporter().export(module, data, tmp_path)["onnx"]
+    assert result["dynamic"] == ["batch", "height", "width"] and result["relative_error"] < 1e-5
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     image = torch.randn(3, 3, 64, 96)
     with torch.no_grad():
@@ -106,10 +106,10 @@ def test_the_gate_is_one_point_and_no_nan(fp32: float, int8: float, message: str
 
 
 def test_int8_is_smaller_and_measured_beside_fp32(module: Distiller, data: DataModule, tmp_path: Path) -> None:
-    found = exporter(int8=True, calibration_samples=4, monitor="miou", int8_tolerance=1.0).export(
+    result = exporter(int8=True, calibration_samples=4, monitor="miou", int8_tolerance=1.0).export(
         module, data, tmp_path
     )
-    metrics = found["int8"]["metrics"]
+    metrics = result["int8"]["metrics"]
     assert set(metrics) == {"fp32", "int8"} and metrics["fp32"].keys() == metrics["int8"].keys()
     assert {n.op_type for n in onnx.load(tmp_path / "model_int8.onnx").graph.node} >= {
         "QuantizeLinear",
@@ -125,7 +125,7 @@ def test_int8_is_smaller_and_measured_beside_fp32(module: Distiller, data: DataM
 
 
 def test_a_run_leaves_files_that_load_without_this_package(cli, tmp_path: Path) -> None:
-    """The whole way: distil, then load the student's file into the plain class in a process without Lightning."""
+    """The whole way: distill, then load the student's file into the plain class in a process without Lightning."""
     import subprocess
     import sys
 

@@ -38,11 +38,11 @@ def config(seed: int, **changes: Any) -> dict[str, Any]:
 
 def metrics(score: float) -> dict[str, float]:
     return {"miou": score, "pixel_accuracy": (1 + score) / 2} | {
-        f"iou/{n}": score * (1 - at / 9) for at, n in enumerate(LABELS)
+        f"iou/{n}": score * (1 - i / 9) for i, n in enumerate(LABELS)
     }
 
 
-def begin(folder: Path, cfg: dict[str, Any], experiment: str) -> None:
+def write_config(folder: Path, cfg: dict[str, Any], experiment: str) -> None:
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(cfg)))
     choices = {"hydra": {"runtime": {"choices": {"experiment": experiment}}}}
     write_text(folder / ".hydra" / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create(choices)))
@@ -63,7 +63,7 @@ def leave_run(
     **changes: Any,
 ) -> Path:
     """A run that ended."""
-    begin(folder, config(seed, **changes), experiment)
+    write_config(folder, config(seed, **changes), experiment)
     result = {"scale": scale, "seed": seed, "monitor": "miou", "score": score, "metrics": metrics(score), "steps": 60,
               "seconds": 12.3, "parameters": 712019, "macs": 26_000_000, "weights_bytes": 2_900_000}  # fmt: skip
     write_json(folder / "metrics.json", result)
@@ -88,7 +88,7 @@ def leave_comparison(
             )
     costs = {"teacher": {"parameters": 1153741, "macs": 178_000_000, "torch_ms": 16.0, "onnxruntime_ms": 4.9},
              "student": {"parameters": 712019, "macs": 26_000_000, "torch_ms": 7.4, "onnxruntime_ms": 2.9}}  # fmt: skip
-    begin(folder, config(0), options.get("experiment", "voc_kd"))
+    write_config(folder, config(0), options.get("experiment", "voc_kd"))
     summary = {"scale": options.get("scale", "mini"), "monitor": "miou", "seeds": seeds, "teacher": metrics(teacher),
                "arms": {arm: [metrics(score) for score in scores] for arm, scores in arms.items()},
                "steps": dict.fromkeys(arms, 60), "seconds": dict.fromkeys(arms, 12.0), "costs": costs}  # fmt: skip
@@ -107,7 +107,7 @@ def demonstration(root: Path) -> list[Path]:
                       kd__alpha=alpha, curve=True)  # fmt: skip
     leave_comparison(root / "unet", {"undistilled": [0.61, 0.62], "distilled": [0.66, 0.65]},
                      experiment="hierarchical_unet_kd", scale="full")  # fmt: skip
-    begin(root / "stopped", config(0), "voc_kd")
+    write_config(root / "stopped", config(0), "voc_kd")
     write_json(root / "failed" / "status.json", {"status": "failed", "error": "teacher.checkpoint: no file t.pth"})
     return [root, root / "nowhere"]
 

@@ -13,17 +13,17 @@ CONTROL, TREATED = [0.20, 0.31, 0.24, 0.27], [0.25, 0.33, 0.30, 0.29]
 
 def test_the_interval_of_a_mean_is_students() -> None:
     """3 values of deviation 1 around 2: t(0.975, 2) = 4.3027, over the root of 3."""
-    found = estimate([1.0, 2.0, 3.0])
-    assert found.mean == 2.0
-    assert found.half_width == pytest.approx(4.302652729911275 / math.sqrt(3))
-    assert (found.low, found.high) == pytest.approx((2 - found.half_width, 2 + found.half_width))
+    interval = estimate([1.0, 2.0, 3.0])
+    assert interval.mean == 2.0
+    assert interval.half_width == pytest.approx(4.302652729911275 / math.sqrt(3))
+    assert (interval.low, interval.high) == pytest.approx((2 - interval.half_width, 2 + interval.half_width))
 
 
 def test_a_gain_is_the_paired_interval() -> None:
-    found = gain(CONTROL, TREATED)
+    interval = gain(CONTROL, TREATED)
     paired = stats.ttest_rel(TREATED, CONTROL).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((paired.low, paired.high))
-    assert found.mean == pytest.approx(np.mean(TREATED) - np.mean(CONTROL))
+    assert (interval.low, interval.high) == pytest.approx((paired.low, paired.high))
+    assert interval.mean == pytest.approx(np.mean(TREATED) - np.mean(CONTROL))
 
 
 def test_the_p_value_is_the_paired_t_test() -> None:

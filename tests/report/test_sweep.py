@@ -25,14 +25,14 @@ def test_a_grid_gives_one_table_and_the_second_call_does_nothing(cli: Cli, tmp_p
     words = [*FAST, "-m", "kd.temperature=2,4", "kd.alpha=0.5,0.9"]
     assert cli(*words).returncode == 0
     folder = tmp_path / "outputs" / "voc_kd" / "sweep_kd.temperature_kd.alpha"
-    found = rows(folder)
-    assert {(r["kd.temperature"], r["kd.alpha"]) for r in found} == {
+    table = rows(folder)
+    assert {(r["kd.temperature"], r["kd.alpha"]) for r in table} == {
         ("2", "0.5"),
         ("2", "0.9"),
         ("4", "0.5"),
         ("4", "0.9"),
     }
-    assert all(r["status"] == "ended" and float(r["miou"]) > 0 for r in found)
+    assert all(r["status"] == "ended" and float(r["miou"]) > 0 for r in table)
     assert (folder / "sweep.png").stat().st_size > 5000
 
     written = {p: p.stat().st_mtime_ns for p in folder.glob("*/metrics.json")}
@@ -40,7 +40,7 @@ def test_a_grid_gives_one_table_and_the_second_call_does_nothing(cli: Cli, tmp_p
     assert again.returncode == 0 and again.stdout.count("has ended already") == 4
     assert {p: p.stat().st_mtime_ns for p in folder.glob("*/metrics.json")} == written
 
-    best = max(found, key=lambda r: float(r["miou"]))
+    best = max(table, key=lambda r: float(r["miou"]))
     script = (folder / "best.sh").read_text()
     assert f"kd.temperature={best['kd.temperature']}" in script and f"kd.alpha={best['kd.alpha']}" in script
     rerun = subprocess.run(["bash", str(folder / "best.sh")], cwd=tmp_path, capture_output=True, text=True)
@@ -67,8 +67,8 @@ def test_points_run_side_by_side(cli: Cli, tmp_path: Path) -> None:
     """Joblib's processes know the runner's own resolvers, and the table is whole."""
     done = cli(*FAST, "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=1,2")
     assert done.returncode == 0, done.stdout + done.stderr
-    found = rows(tmp_path / "outputs" / "voc_kd" / "sweep_seed")
-    assert [r["status"] for r in found] == ["ended", "ended"] and {r["seed"] for r in found} == {"1", "2"}
+    table = rows(tmp_path / "outputs" / "voc_kd" / "sweep_seed")
+    assert [r["status"] for r in table] == ["ended", "ended"] and {r["seed"] for r in table} == {"1", "2"}
 
 
 def report(folder: Path, *points: tuple[str, list[str], str]) -> tuple[int, list[dict[str, str]]]:

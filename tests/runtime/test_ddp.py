@@ -12,8 +12,8 @@ DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
 
 def folder(cwd: Path) -> Path:
-    (found,) = (cwd / "outputs" / "voc_kd").glob("*/config.yaml")
-    return found.parent
+    (file,) = (cwd / "outputs" / "voc_kd").glob("*/config.yaml")
+    return file.parent
 
 
 def test_metrics_of_unequal_shards_equal_the_single_process(cli: Cli, tmp_path: Path) -> None:
@@ -22,12 +22,12 @@ def test_metrics_of_unequal_shards_equal_the_single_process(cli: Cli, tmp_path: 
     weights = folder(tmp_path) / "student.safetensors"
     scores = []
     for name, words in (("one", []), ("two", DDP)):
-        place = tmp_path / name
-        place.mkdir()
-        done = cli("task=evaluate", f"student.checkpoint={weights}", *words, cwd=place)
+        cwd = tmp_path / name
+        cwd.mkdir()
+        done = cli("task=evaluate", f"student.checkpoint={weights}", *words, cwd=cwd)
         assert done.returncode == 0, done.stdout + done.stderr
-        (found,) = (place / "outputs" / "voc_kd").glob("*/metrics.json")
-        scores.append(json.loads(found.read_text())["metrics"])
+        (file,) = (cwd / "outputs" / "voc_kd").glob("*/metrics.json")
+        scores.append(json.loads(file.read_text())["metrics"])
     assert scores[0] == scores[1]  # counts are added up, so not even rounding differs
     assert scores[0]["student"]["miou"] > 0
 

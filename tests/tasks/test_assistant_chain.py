@@ -42,7 +42,7 @@ def test_a_chain_of_two_and_only_what_is_missing_the_second_time(here, tmp_path:
     for file in (folder / "metrics.json", folder / "seed0_student" / "metrics.json"):
         file.unlink()
     here(*WORDS)
-    kept = {p for p, at in written.items() if p.stat().st_mtime_ns == at}
+    kept = {p for p, time in written.items() if p.stat().st_mtime_ns == time}
     assert {p.parent.name for p in written.keys() - kept} == {"seed0_student"}
     assert json.loads((folder / "metrics.json").read_text())["arms"] == summary["arms"]
 

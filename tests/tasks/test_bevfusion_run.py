@@ -36,17 +36,17 @@ def test_from_teacher_to_onnx(bevfusion) -> None:
     teacher = bevfusion(*quiet) / "teacher.safetensors"
     # Not the boxes: nets as raw as these propose nearly equal cells, whose order is anyone's.
     folder = bevfusion(f"teacher.checkpoint={teacher}", "export.samples=2", "export.outputs=[heatmap]")
-    found = json.loads((folder / "metrics.json").read_text())
-    assert found["onnx"]["relative_error"] < 1e-4 and found["onnx"]["agreement"] > 0.99
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["onnx"]["relative_error"] < 1e-4 and metrics["onnx"]["agreement"] > 0.99
     assert (folder / "pictures.png").stat().st_size > 1000
 
-    theirs, begun, ended = (
+    teacher_weights, initial, trained = (
         checkpoints.read(file, "")
         for file in (teacher, folder / "student_untrained.safetensors", folder / "student.safetensors")
     )
     name = "pts_backbone.blocks.0.0.weight"
-    assert torch.equal(begun[name], theirs[name][: len(begun[name]), : begun[name].shape[1]])
-    assert not torch.equal(ended[name], begun[name])
+    assert torch.equal(initial[name], teacher_weights[name][: len(initial[name]), : initial[name].shape[1]])
+    assert not torch.equal(trained[name], initial[name])
 
     submitted = bevfusion("task=nuscenes_submission", f"student.checkpoint={folder / 'student.safetensors'}")
     content = json.loads((submitted / "results_nusc.json").read_text())
@@ -61,7 +61,7 @@ def test_every_term_counts(bevfusion, capfd: pytest.CaptureFixture[str]) -> None
     bevfusion(f"teacher.checkpoint={teacher / 'teacher.safetensors'}", "task=check")
     shown = [line.replace("│", "|").split("|") for line in capfd.readouterr().out.splitlines()]
     rows = {row[1].strip(): [cell.strip() for cell in row[2:-1]] for row in shown if len(row) == 8}
-    terms = {name: row for name, row in rows.items() if row[0] in ("task", "distils")}
+    terms = {name: row for name, row in rows.items() if row[0] in ("task", "distillation")}
     assert {"transfusion", "crd", "heatmap_mse", "box_response", "label_distillation"} <= set(terms)
     # Nets as raw as these have no query of one class at one place, which box_response compares.
     assert [name for name, row in terms.items() if not float(row[3]) > 0 and name != "box_response"] == []

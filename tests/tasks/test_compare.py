@@ -10,22 +10,22 @@ def test_compare(here, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
     words = ["task=compare", "seeds=[0,1]", "trainer.max_epochs=1", "callbacks=[checkpoints]", "logger=none"]
     here(*words, "export.samples=2")
     (folder,) = (p.parent for p in (tmp_path / "outputs" / "voc_kd").glob("*/table.csv"))
-    found = json.loads((folder / "metrics.json").read_text())
-    assert list(found["arms"]) == ["undistilled", "distilled", "distilled_same_labels"]
-    assert all(len(runs) == 2 for runs in found["arms"].values()) and set(found["steps"].values()) == {3}
-    starts = [(folder / f"seed0_{arm}" / "student_untrained.safetensors").read_bytes() for arm in found["arms"]]
+    summary = json.loads((folder / "metrics.json").read_text())
+    assert list(summary["arms"]) == ["undistilled", "distilled", "distilled_same_labels"]
+    assert all(len(runs) == 2 for runs in summary["arms"].values()) and set(summary["steps"].values()) == {3}
+    starts = [(folder / f"seed0_{arm}" / "student_untrained.safetensors").read_bytes() for arm in summary["arms"]]
     assert len(set(starts)) == 1
     assert starts[0] != (folder / "seed1_distilled" / "student_untrained.safetensors").read_bytes()
-    gains = [b["miou"] - a["miou"] for a, b in zip(found["arms"]["undistilled"], found["arms"]["distilled"])]
-    assert found["gains"]["distilled"]["mean"] == pytest.approx(sum(gains) / 2)
+    gains = [b["miou"] - a["miou"] for a, b in zip(summary["arms"]["undistilled"], summary["arms"]["distilled"])]
+    assert summary["gains"]["distilled"]["mean"] == pytest.approx(sum(gains) / 2)
     report = (folder / "report.md").read_text()
     for word in ("Scale **mini**", "onnxruntime, ms", "iou/background", "± gain", "multiply-adds", "Holm-corrected",
                  "VOCSegmentation, split unlabeled", "Weights: the checkpoint with the best miou"):  # fmt: skip
         assert word in report
-    assert set(found["gains"]) == {"distilled", "distilled_same_labels"}
+    assert set(summary["gains"]) == {"distilled", "distilled_same_labels"}
     assert "<svg" in (folder / "comparison.html").read_text()
     assert (folder / "model.onnx").exists() and (folder / "comparison.png").stat().st_size > 5000
-    assert found["costs"]["student"]["parameters"] < found["costs"]["teacher"]["parameters"] * 100
+    assert summary["costs"]["student"]["parameters"] < summary["costs"]["teacher"]["parameters"] * 100
 
 
 def test_a_comparison_does_only_what_is_missing(here, tmp_path: Path) -> None:

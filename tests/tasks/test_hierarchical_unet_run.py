@@ -46,9 +46,9 @@ def teacher(unet) -> Path:
 
 def test_from_teacher_to_onnx(unet, teacher: Path) -> None:
     folder = unet(f"teacher.checkpoint={teacher}", "trainer.max_epochs=1", "export.samples=3")
-    found = json.loads((folder / "metrics.json").read_text())
-    assert found["onnx"]["agreement"] > 0.99 and found["onnx"]["relative_error"] < 1e-3
-    assert found["onnx"]["dynamic"] == ["batch", "boxes", "height", "width"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["onnx"]["agreement"] > 0.99 and metrics["onnx"]["relative_error"] < 1e-3
+    assert metrics["onnx"]["dynamic"] == ["batch", "boxes", "height", "width"]
     assert (folder / "pictures.png").stat().st_size > 1000
     _the_file_masks_every_box(folder)
 

@@ -41,15 +41,21 @@ def orion(started: Callable[..., Path], world: Path) -> Callable[..., Path]:
 def test_from_teacher_to_onnx(orion) -> None:
     teacher = orion("task=train_teacher", "export=none", "callbacks=[checkpoints]") / "teacher.safetensors"
     folder = orion(f"teacher.checkpoint={teacher}", "export.samples=2")
-    found = json.loads((folder / "metrics.json").read_text())
-    assert found["pruning"]["kept"]["heads"] == [4] * 2
-    assert found["onnx"]["agreement"] > 0.99 and found["onnx"]["relative_error"] < 1e-3
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["pruning"]["kept"]["heads"] == [4] * 2
+    assert metrics["onnx"]["agreement"] > 0.99 and metrics["onnx"]["relative_error"] < 1e-3
     assert (folder / "pictures.png").stat().st_size > 1000
 
-    theirs, ours = (checkpoints.read(file, "") for file in (teacher, folder / "student.safetensors"))
-    heads = [name for name in theirs if not name.startswith("img_backbone.")]
-    assert heads and all(torch.equal(theirs[name], ours[name]) for name in heads)  # frozen, and the teacher's own
-    assert not torch.equal(theirs["img_backbone.blocks.0.mlp.w1.weight"], ours["img_backbone.blocks.0.mlp.w1.weight"])
+    teacher_weights, student_weights = (
+        checkpoints.read(file, "") for file in (teacher, folder / "student.safetensors")
+    )
+    heads = [name for name in teacher_weights if not name.startswith("img_backbone.")]
+    assert heads and all(
+        torch.equal(teacher_weights[name], student_weights[name]) for name in heads
+    )  # frozen, and the teacher's own
+    assert not torch.equal(
+        teacher_weights["img_backbone.blocks.0.mlp.w1.weight"], student_weights["img_backbone.blocks.0.mlp.w1.weight"]
+    )
 
 
 def test_the_total_is_the_blend_of_the_two_sides(orion, capfd: pytest.CaptureFixture[str]) -> None:
@@ -59,7 +65,7 @@ def test_the_total_is_the_blend_of_the_two_sides(orion, capfd: pytest.CaptureFix
     shown = [line.replace("│", "|").split("|") for line in capfd.readouterr().out.splitlines()]
     rows = {row[1].strip(): [cell.strip() for cell in row[2:-1]] for row in shown if len(row) == 8}
     total = float(rows["total"][2])
-    sides = {"task": 0.3, "distils": 0.7}
+    sides = {"task": 0.3, "distillation": 0.7}
     terms = [row for row in rows.values() if row[0] in sides]
     assert len(terms) == 6
     assert total == pytest.approx(sum(sides[r[0]] * float(r[1]) * float(r[2]) for r in terms), rel=1e-3)

@@ -101,9 +101,9 @@ def vit(tmp_path: Path, started: Callable[..., Path]) -> Callable[..., Path]:
 def test_pruned_and_distilled(vit) -> None:
     teacher = vit("task=train_teacher", "optimizer.lr=3e-3") / "teacher.safetensors"
     folder = vit("pruning=vit_half", f"teacher.checkpoint={teacher}")
-    found = json.loads((folder / "metrics.json").read_text())["pruning"]
-    assert found["kept"] == {"heads": [2, 2], "hidden": [64, 64]}
-    assert found["after"]["parameters"] < 0.55 * found["before"]["parameters"]
+    pruning = json.loads((folder / "metrics.json").read_text())["pruning"]
+    assert pruning["kept"] == {"heads": [2, 2], "hidden": [64, 64]}
+    assert pruning["after"]["parameters"] < 0.55 * pruning["before"]["parameters"]
 
     assert load_student(folder / "student.safetensors")(torch.rand(1, 3, 16, 16)).shape == (1, 3)
     before = load_student(folder / "student_untrained.safetensors").state_dict()

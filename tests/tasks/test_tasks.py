@@ -31,8 +31,8 @@ def test_evaluate_and_export_take_a_student_file(here, tmp_path: Path) -> None:
     score = json.loads((trained / "metrics.json").read_text())["score"]
     weights = f"student.checkpoint={trained / 'student.safetensors'}"
     here("task=evaluate", weights)
-    found = json.loads((folder(tmp_path) / "metrics.json").read_text())["metrics"]
-    assert found["student"]["miou"] == pytest.approx(score, abs=1e-6) and "teacher" in found
+    metrics = json.loads((folder(tmp_path) / "metrics.json").read_text())["metrics"]
+    assert metrics["student"]["miou"] == pytest.approx(score, abs=1e-6) and "teacher" in metrics
     here("task=export", "export.samples=2", weights)
     assert (folder(tmp_path) / "model.onnx").stat().st_size > 0
 

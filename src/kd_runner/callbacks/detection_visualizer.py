@@ -74,7 +74,7 @@ class DetectionVisualizer(ScheduledVisualizer):
         chosen = range(len(data.val))[:: max(1, len(data.val) // self.num_samples)][: self.num_samples]
         batch = module.transfer_batch_to_device(default_collate([data.val[i] for i in chosen]), module.device, 0)
         truth = {role: self._of_batch(batch, key) for role, key in self.keys.items()}
-        predictions = self.found(module, batch, self.features.values())
+        predictions = self.features_of_nets(module, batch, self.features.values())
         return stack([self._figure(i, truth, predictions) for i in range(len(chosen))])
 
     def _figure(

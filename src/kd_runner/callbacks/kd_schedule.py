@@ -1,4 +1,4 @@
-"""Temperature and share of distillation that change over the training."""
+"""Temperature and fraction of distillation (alpha) that change during training."""
 
 import math
 from typing import Any
@@ -38,14 +38,14 @@ class Schedule:
 
 
 class KDSchedule(Callback):
-    """Sets `temperature` of every distilling term that has one, and the share `alpha`, before each step.
+    """Sets, before each step, the temperature of every loss term that reads `kd.temperature`, and the fraction `alpha`.
 
     Both are functions of the step alone, so that a resumed run goes on with what the unbroken one would have had.
     Without distillation it does nothing.
 
     Args:
         temperature: schedule of T, above 0; None leaves the terms' own.
-        alpha: schedule of the share, in 0..1; None leaves `kd.alpha`.
+        alpha: schedule of the fraction, in 0..1; None leaves `kd.alpha`.
 
     Raises:
         ConfigError: values out of range; when training starts, an alpha to schedule where `kd.alpha` is null.
@@ -55,16 +55,16 @@ class KDSchedule(Callback):
         if temperature is not None and min(temperature.start, temperature.end) <= 0:
             raise ConfigError("callbacks.kd_schedule.temperature: a temperature must be above 0")
         if alpha is not None and not 0 <= min(alpha.start, alpha.end) <= max(alpha.start, alpha.end) <= 1:
-            raise ConfigError("callbacks.kd_schedule.alpha: a share lies in 0..1")
+            raise ConfigError("callbacks.kd_schedule.alpha: a fraction lies in 0..1")
         self.temperature, self.alpha = temperature, alpha
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         if self._idle(pl_module):
             return
         if self.alpha is not None and pl_module.alpha is None:
-            raise ConfigError("callbacks.kd_schedule.alpha: kd.alpha is null, so there is no share; give it a number")
-        if self.temperature is not None and not _softened(pl_module):
-            raise ConfigError("callbacks.kd_schedule.temperature: no distilling term has a temperature")
+            raise ConfigError("callbacks.kd_schedule.alpha: kd.alpha is null; give it a number to schedule")
+        if self.temperature is not None and not _terms_with_temperature(pl_module):
+            raise ConfigError("callbacks.kd_schedule.temperature: no loss reads kd.temperature")
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if self._idle(pl_module):
@@ -73,7 +73,7 @@ class KDSchedule(Callback):
         now: dict[str, float] = {}
         if self.temperature is not None:
             now["train/kd/temperature"] = self.temperature.value(step / last)
-            for term in _softened(pl_module):
+            for term in _terms_with_temperature(pl_module):
                 term.temperature = now["train/kd/temperature"]
         if self.alpha is not None:
             now["train/kd/alpha"] = pl_module.alpha = self.alpha.value(step / last)
@@ -86,5 +86,5 @@ class KDSchedule(Callback):
         return not any(term.uses_teacher for term in pl_module.terms)
 
 
-def _softened(pl_module: Any) -> list[Any]:
+def _terms_with_temperature(pl_module: Any) -> list[Any]:
     return [term.fn for term in pl_module.terms if term.uses_teacher and term.temperature_is_shared]

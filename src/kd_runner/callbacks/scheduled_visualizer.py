@@ -30,7 +30,9 @@ class ScheduledVisualizer(Callback):
 
     @staticmethod
     @torch.no_grad()
-    def found(module: Distiller, batch: Mapping[str, Any], features: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+    def features_of_nets(
+        module: Distiller, batch: Mapping[str, Any], features: Iterable[str]
+    ) -> dict[str, dict[str, Tensor]]:
         """These features of the teacher, where there is one, and of the net that trains, by net; in eval mode."""
         nets = {"teacher": module.teacher, module.role: module.student}
         training, features = module.training, list(features)

@@ -32,8 +32,8 @@ class SegmentationVisualizer(ScheduledVisualizer):
         """(rows, columns, 3) uint8."""
         samples = [data.val[index] for index in range(min(self.num_images, len(data.val)))]
         batch = module.transfer_batch_to_device(default_collate(samples), module.device, 0)
-        found = self.found(module, batch, [self.logits])
-        return table(self.columns(batch, {name: features[self.logits].argmax(1) for name, features in found.items()}))
+        features = self.features_of_nets(module, batch, [self.logits])
+        return table(self.columns(batch, {name: values[self.logits].argmax(1) for name, values in features.items()}))
 
     def columns(self, batch: Mapping[str, Any], predicted: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Pictures (N, H, W, 3) by name; `predicted` are each net's labels."""

@@ -27,10 +27,10 @@ class StagedTraining(Callback):
         blocks: module paths below it, deepest first.
         frozen_epochs: epochs before the first block trains.
         epochs_per_block: epochs from one block to the next.
-        lr_scale: learning rate of the encoder, as a share of the others'.
+        lr_scale: learning rate of the encoder, as a fraction of the others'.
 
     Raises:
-        ConfigError: when training starts: a path that is not there, or DDP that cannot bear frozen parameters.
+        ConfigError: when training starts: a path that is not there, or DDP that would wait for frozen parameters.
     """
 
     def __init__(

@@ -145,10 +145,10 @@ def rebuild_pruned(cfg: DictConfig, role: str, module: nn.Module) -> Pruned | No
     return None if header.pruning is None else rebuild(module, header.pruning, path)
 
 
-def trained(cfg: DictConfig, place: Path) -> FeatureExtractor:
-    """The student that an ended run left in `place`."""
+def trained(cfg: DictConfig, folder: Path) -> FeatureExtractor:
+    """The student that an ended run left in `folder`."""
     own = cfg.copy()
-    own.student.checkpoint, own.student.checkpoint_keys = str(place / "student.safetensors"), {}
+    own.student.checkpoint, own.student.checkpoint_keys = str(folder / "student.safetensors"), {}
     return student(own)
 
 
@@ -229,8 +229,8 @@ def teacher_recorder(cfg: DictConfig) -> Any:
     data: Any = OmegaConf.to_container(cfg.data, resolve=True)
     settings = {"data": {part: data[part] for part in ("train", "unlabeled")}, "scale": cfg.scale}
     settings |= {"channels_last": cfg.teacher.channels_last, "precision": cfg.trainer.precision}
-    place, cache = Path(cfg.cache).expanduser() / "teacher_outputs", cfg.kd.teacher_cache
-    return RecordTeacher(place, settings, data["root"], cache.views, cache.map_dtype)
+    folder, cache = Path(cfg.cache).expanduser() / "teacher_outputs", cfg.kd.teacher_cache
+    return RecordTeacher(folder, settings, data["root"], cache.views, cache.map_dtype)
 
 
 def evaluator(cfg: DictConfig, net: FeatureExtractor) -> Distiller:
@@ -284,10 +284,10 @@ def logger(cfg: DictConfig, run: RunFolder) -> Any:
     """The logger, writing into the folder of a run where it takes a folder; None without one."""
     if not cfg.get("logger"):
         return None
-    make = instantiate_checked(cfg.logger, "logger", _partial_=True)
-    own = inspect.signature(make).parameters
+    create = instantiate_checked(cfg.logger, "logger", _partial_=True)
+    own = inspect.signature(create).parameters
     takes_folder = "save_dir" in own and "save_dir" not in cfg.logger
-    return make(save_dir=str(run.path)) if takes_folder else make()
+    return create(save_dir=str(run.path)) if takes_folder else create()
 
 
 def exporter(cfg: DictConfig) -> Any:

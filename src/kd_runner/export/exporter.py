@@ -21,8 +21,8 @@ class ExportONNX:
     """Writes `model.onnx` and checks it against torch on validation samples; with `int8`, `model_int8.onnx` too.
 
     Args:
-        tolerance: largest difference to torch, as a share of the largest output.
-        agreement: least share of places with the same largest channel.
+        tolerance: largest difference to torch, as a fraction of the largest output.
+        agreement: least fraction of positions with the same largest channel.
         samples: validation samples that are checked, alone and in batches of two.
         outputs: features on the net's output that the file gives; None for all of them.
         part: path of the one module that is exported, where the rest has no ONNX form; the file's metadata says so.
@@ -78,42 +78,43 @@ class ExportONNX:
         """
         from kd_runner.export import deployment, onnx  # onnxruntime is heavy, and a run without export needs none
 
-        tapped, batches = self._exported(module.student, self._batches(data))
+        net, batches = self._exported(module.student, self._batches(data))
         for name in (name for score, rows in self.ranked.items() for name in (score, *rows)):
-            if name not in tapped.features:
-                raise ConfigError(f"export.ranked: the file gives no {name!r}.{nearest(name, tapped.features)}")
+            if name not in net.features:
+                raise ConfigError(f"export.ranked: the file gives no {name!r}.{nearest(name, net.features)}")
         file = folder / "model.onnx"
         metadata = deployment.metadata(module, data, self.class_names, scores or {}, self.part)
-        axes = onnx.export(tapped, batches[-1], file, metadata, self.dynamic)
+        axes = onnx.export(net, batches[-1], file, metadata, self.dynamic)
         if "batch" not in axes:
-            first = next(iter(tapped.inputs.values()))
+            first = next(iter(net.inputs.values()))
             batches = [batch for batch in batches if len(batch[first]) == len(batches[-1][first])]
         if "boxes" in axes:
-            batches.append(_fewer(batches[-1], tapped.inputs))
+            batches.append(_fewer(batches[-1], net.inputs))
         if "height" in axes:
-            batches.append(_larger(batches[-1], tapped.inputs))
-        found = onnx.compare(tapped, file, batches, self.ranked)
-        self.result = {"onnx": {"file": file.name, "bytes": file.stat().st_size, "dynamic": axes, **found}}
+            batches.append(_larger(batches[-1], net.inputs))
+        result = onnx.compare(net, file, batches, self.ranked)
+        self.result = {"onnx": {"file": file.name, "bytes": file.stat().st_size, "dynamic": axes, **result}}
         log.info(
             "%s: %.1f MB, dynamic %s, max error %.1e (%.1e of the largest output), same class %s",
-            file, file.stat().st_size / 1e6, ", ".join(axes) or "nothing", found["max_error"], found["relative_error"],
-            "not compared" if found["agreement"] is None else f"{found['agreement']:.3%}",
+            file, file.stat().st_size / 1e6, ", ".join(axes) or "nothing", result["max_error"],
+            result["relative_error"],
+            "not compared" if result["agreement"] is None else f"{result['agreement']:.3%}",
         )  # fmt: skip
-        agreement = 1.0 if found["agreement"] is None else found["agreement"]
-        if found["relative_error"] > self.tolerance or agreement < self.agreement:
+        agreement = 1.0 if result["agreement"] is None else result["agreement"]
+        if result["relative_error"] > self.tolerance or agreement < self.agreement:
             file.unlink()  # a refused file must not be taken for a checked one
             raise ConfigError(
-                f"export.tolerance: {file} differs from torch by {found['relative_error']:.1e} of the largest output "
+                f"export.tolerance: {file} differs from torch by {result['relative_error']:.1e} of the largest output "
                 f"(tolerance {self.tolerance}), same class at {agreement:.4%} (agreement {self.agreement})"
             )
         if self.int8:
-            self._quantize(module, tapped, data, folder)
+            self._quantize(module, net, data, folder)
         return self.result
 
     def arguments(self, net: FeatureExtractor, data: Any) -> dict[str, Tensor]:
         """What the net's file is called with for one sample."""
-        tapped, (batch,) = self._exported(net, [next(self._batches(data))])
-        return {argument: batch[name] for argument, name in tapped.inputs.items()}
+        net, (batch,) = self._exported(net, [next(self._batches(data))])
+        return {argument: batch[name] for argument, name in net.inputs.items()}
 
     def _exported(
         self, net: FeatureExtractor, batches: Iterable[dict[str, Tensor]]
@@ -121,26 +122,26 @@ class ExportONNX:
         """What of the net goes into the file, a copy on the CPU, and its inputs for each batch."""
         from kd_runner.export import onnx
 
-        tapped, batches = copy.copy(net), list(batches)
-        tapped.net = copy.deepcopy(tapped.net).cpu().eval()
-        self._check(tapped.inputs, onnx.AXES)
-        tapped.inputs = {argument: name for argument, name in tapped.inputs.items() if argument not in self.leave_out}
+        net, batches = copy.copy(net), list(batches)
+        net.net = copy.deepcopy(net.net).cpu().eval()
+        self._check(net.inputs, onnx.AXES)
+        net.inputs = {argument: name for argument, name in net.inputs.items() if argument not in self.leave_out}
         if self.part is not None:
-            pieces = [onnx.part(tapped, self.part, batch) for batch in batches]
-            tapped, batches = pieces[0][0], [batch for _, batch in pieces]
+            pieces = [onnx.part(net, self.part, batch) for batch in batches]
+            net, batches = pieces[0][0], [batch for _, batch in pieces]
         if self.outputs is not None:
-            tapped = onnx.only(tapped, self.outputs)
-        return tapped, batches
+            net = onnx.only(net, self.outputs)
+        return net, batches
 
-    def _quantize(self, module: Distiller, tapped: Any, data: Any, folder: Path) -> None:
+    def _quantize(self, module: Distiller, net: Any, data: Any, folder: Path) -> None:
         from kd_runner.export import int8
 
         draft, file = folder / ".model_int8.draft.onnx", folder / "model_int8.onnx"
         file.unlink(missing_ok=True)
         try:
-            int8.quantize(folder / "model.onnx", draft, data.calibration(self.calibration_samples), tapped.inputs)
-            fp32 = self._measure(module, data, folder / "model.onnx", tapped.inputs)
-            quantized = self._measure(module, data, draft, tapped.inputs)
+            int8.quantize(folder / "model.onnx", draft, data.calibration(self.calibration_samples), net.inputs)
+            fp32 = self._measure(module, data, folder / "model.onnx", net.inputs)
+            quantized = self._measure(module, data, draft, net.inputs)
             monitor = str(self.monitor)
             if monitor not in fp32:
                 raise ConfigError(f"export.monitor: no metric {monitor!r}.{nearest(monitor, fp32)}")

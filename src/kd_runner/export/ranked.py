@@ -23,18 +23,18 @@ def paired(
         expected, got: outputs `(B, N, ...)` by name.
         ranked: score `(B, N)`, best first, to the outputs whose rows stand in its order.
     """
-    found = dict(got)
+    matched = dict(got)
     for score, names in ranked.items():
         for name in names:
-            found[name] = found[name].copy()
-        for sample, (ours, theirs) in enumerate(zip(expected[score], got[score], strict=True)):
-            slack = 2 * np.abs(ours - theirs).max(initial=0)
-            for rows in np.split(np.arange(len(ours)), np.flatnonzero(ours[:-1] - ours[1:] > slack) + 1):
-                last = len(ours) - 1 in rows
+            matched[name] = matched[name].copy()
+        for sample, (reference, output) in enumerate(zip(expected[score], got[score], strict=True)):
+            slack = 2 * np.abs(reference - output).max(initial=0)
+            for rows in np.split(np.arange(len(reference)), np.flatnonzero(reference[:-1] - reference[1:] > slack) + 1):
+                last = len(reference) - 1 in rows
                 order = rows if last else rows[_order(expected, got, names, sample, rows)]
                 for name in names:
-                    found[name][sample, rows] = (expected if last else got)[name][sample, order]
-    return found
+                    matched[name][sample, rows] = (expected if last else got)[name][sample, order]
+    return matched
 
 
 def _order(
@@ -43,6 +43,6 @@ def _order(
     """For each of `rows` of `expected`, which of those of `got` is the same."""
     away = np.zeros((len(rows), len(rows)))
     for name in names:
-        ours, theirs = (x[name][sample, rows].reshape(len(rows), -1).astype(float) for x in (expected, got))
-        away += np.abs(ours[:, None] - theirs[None]).sum(-1)
+        reference, output = (x[name][sample, rows].reshape(len(rows), -1).astype(float) for x in (expected, got))
+        away += np.abs(reference[:, None] - output[None]).sum(-1)
     return linear_sum_assignment(away)[1]

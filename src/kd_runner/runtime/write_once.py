@@ -37,13 +37,13 @@ def write_once(root: Path, manifest: Mapping[str, int], fill: Callable[[Path], N
 def _is_complete(root: Path, manifest: Mapping[str, int]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    found_at = root / "manifest.json"
-    if not found_at.is_file():
+    file = root / "manifest.json"
+    if not file.is_file():
         raise ConfigError(f"data.root={root} holds something else than the generated data set: give an empty folder")
-    found = json.loads(found_at.read_text())
-    if found != dict(manifest):
+    saved = json.loads(file.read_text())
+    if saved != dict(manifest):
         raise ConfigError(
-            f"data.root={root} holds the generated data set of other arguments ({found}, asked for {dict(manifest)}): "
+            f"data.root={root} holds the generated data set of other arguments ({saved}, asked for {dict(manifest)}): "
             "give another folder, or delete that one"
         )
     return True

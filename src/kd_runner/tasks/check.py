@@ -98,15 +98,15 @@ def _show_parameters(module: Distiller) -> None:
             table.add_row(f"  projection loss.{name}.{inner} {_shape(parameter)}", f"{parameter.numel():,}", "0")
     console.print(table)
     if module.teacher is not None:
-        modes = {inner.training for inner in module.teacher.net.modules()}
-        assert modes == {False}, "the teacher is not in eval mode"
+        if any(inner.training for inner in module.teacher.net.modules()):
+            raise RuntimeError("the teacher is not in eval mode")
 
 
 def _show_losses(module: Distiller, example: Any) -> None:
     """Values and gradient norms on one batch; the total is that of `weighted_total`."""
     table = _table(
         f"Losses on {len(example['index'])} samples (kd.alpha {module.alpha if module.alpha is not None else 'off'})",
-        "term", "kind", "weight", "value", "gradient norm at the student", "of it, weighted",
+        "term", "kind", "weight", "value", "gradient norm at the student", "weighted norm",
     )  # fmt: skip
     buffers = _statistics(module.teacher)
     values = module.loss_values(module.sources(example, module.loss_inputs))
@@ -116,17 +116,18 @@ def _show_losses(module: Distiller, example: Any) -> None:
         norm = _gradient_norm(values[term.name], module.net)
         if norm == 0:
             console.print(f"[yellow]loss.{term.name} has no gradient at the student on this batch: does it read it?[/]")
-        kind = "distils" if term.uses_teacher else "task"
-        share = (
+        kind = "distillation" if term.uses_teacher else "task"
+        fraction = (
             (weighted_total([term], values, module.alpha) / values[term.name]).item() if values[term.name] != 0 else 0.0
         )
         table.add_row(term.name, kind, f"{term.weight:g}", f"{values[term.name].item():.4f}", f"{norm:.4f}",
-                      f"{norm * share:.4f}")  # fmt: skip
+                      f"{norm * fraction:.4f}")  # fmt: skip
     total = weighted_total(module.terms, values, module.alpha)
     table.add_row("total", "", "", f"{total.item():.4f}", f"{_gradient_norm(total, module.net):.4f}", "")
     console.print(table)
     moved = [name for name, before in buffers.items() if not torch.equal(before, _statistics(module.teacher)[name])]
-    assert not moved, f"the teacher's statistics moved: {moved[:3]}"
+    if moved:
+        raise RuntimeError(f"the forward pass changed buffers of the teacher: {', '.join(moved[:3])}")
 
 
 def _gradient_norm(value: torch.Tensor, net: nn.Module) -> float:
@@ -155,16 +156,16 @@ def check_indices(terms: list[LossTerm], data: DataModule, count: int = 8) -> No
             continue
         key = f"loss.{term.name}.inputs.index"
         owners: dict[int, int] = {}
-        for at in range(0, len(data.train), max(1, len(data.train) // count)):
-            first, second = (_numbers(data.train[at, seed], term) for seed in (0, 1))
+        for i in range(0, len(data.train), max(1, len(data.train) // count)):
+            first, second = (_numbers(data.train[i, seed], term) for seed in (0, 1))
             if first and second and not first & second:
                 raise ConfigError(
-                    f"{key}: sample {at} comes as {spec} {min(first)}, and as {min(second)} when drawn again; give the "
+                    f"{key}: sample {i} comes as {spec} {min(first)}, and as {min(second)} when drawn again; give the "
                     "sample's own number, the same in every epoch"
                 )
             for number in first | second:
-                if owners.setdefault(number, at) != at and samples == len(data.train):
-                    raise ConfigError(f"{key}: samples {owners[number]} and {at} are both {spec} {number}")
+                if owners.setdefault(number, i) != i and samples == len(data.train):
+                    raise ConfigError(f"{key}: samples {owners[number]} and {i} are both {spec} {number}")
         rows = getattr(term.fn, "n_data", None)
         if rows is not None and rows < samples:
             raise ConfigError(f"loss.{term.name}.fn.n_data={rows}: there are {samples} training samples")

@@ -35,9 +35,12 @@ def _write(cfg: DictConfig, run: RunFolder) -> None:
     with torch.inference_mode():
         for batch in data.plain_val_loader():
             on_device = {name: batch[name].to(device) for name in student.inputs.values()}
-            found = student(on_device, PREDICTED)
+            predictions = student(on_device, PREDICTED)
             submission.add(
-                **found, lidar2local=batch["lidar2local"], lidar2global=batch["lidar2global"], index=batch["index"]
+                **predictions,
+                lidar2local=batch["lidar2local"],
+                lidar2global=batch["lidar2global"],
+                index=batch["index"],
             )
     submission.write(run.path / "results_nusc.json")
     log.info("%d samples: %s", len(data.val), run.path / "results_nusc.json")
