@@ -43,7 +43,9 @@ def arm_config(cfg: DictConfig, seed: int, key: str, settings: Mapping[str, Any]
     """
     own = cfg.copy()
     own.seed, own.seeds, own.export, own.resume = seed, [seed], None, None
-    own.task = OmegaConf.create({"_target_": "kd_runner.tasks.train.train"})
+    if cfg.task.weights not in ("last", "best"):
+        raise ConfigError(f"task.weights={cfg.task.weights}: last or best")
+    own.task = OmegaConf.create({"_target_": "kd_runner.tasks.train.train", "weights": cfg.task.weights})
     for name, value in settings.items():
         try:
             OmegaConf.update(own, name, value, merge=False)

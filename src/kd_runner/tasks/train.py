@@ -57,9 +57,10 @@ def fit_and_report(
     trainer = build.trainer(cfg, run)
 
     fitted = run.stage("train", lambda: fit(run, trainer, module, data))
-    restore_best(run, module)
+    best = run.has_best() and cfg.task.get("weights", "best") == "best"
+    restore(run, module, best)
     save_weights(run, module)
-    log.info("trained %d steps; measuring the %s weights", fitted["steps"], "best" if run.has_best() else "last")
+    log.info("trained %d steps; measuring the %s weights", fitted["steps"], "best" if best else "last")
     metrics = run.stage("measure", lambda: validate(cfg, run, module, data))
     result: dict[str, Any] = {
         "scale": cfg.scale,
@@ -69,7 +70,7 @@ def fit_and_report(
         "metrics": metrics,
         **fitted,
         "seconds": run.seconds,
-        "weights": measured_weights(cfg, "best" if run.has_best() else "last"),
+        "weights": measured_weights(cfg, "best" if best else "last"),
         "protocols": protocols(dict(module.metrics.items())),
         "data": data_pools(cfg, data),
         "class_names": list(cfg.data.get("class_names") or []),
@@ -105,11 +106,9 @@ def fit(run: RunFolder, trainer: Any, module: Distiller, data: DataModule) -> di
     return result
 
 
-def restore_best(run: RunFolder, module: Distiller) -> None:
-    """Put the weights of the best checkpoint by the metric into the module; those of the last one where none was
-    chosen.
-    """
-    file = run.best_checkpoint if run.has_best() else run.last_checkpoint
+def restore(run: RunFolder, module: Distiller, best: bool) -> None:
+    """Put the weights of the best checkpoint by the metric into the module, or those of the last one."""
+    file = run.best_checkpoint if best else run.last_checkpoint
     if file.exists():
         checkpoint = read_checkpoint(file, run.checkpoints)
         module.on_load_checkpoint(checkpoint)  # a pruned student gets the widths of the checkpoint
