@@ -97,9 +97,8 @@ def _show_parameters(module: Distiller) -> None:
         for inner, parameter in loss.named_parameters():
             table.add_row(f"  projection loss.{name}.{inner} {_shape(parameter)}", f"{parameter.numel():,}", "0")
     console.print(table)
-    if module.teacher is not None:
-        if any(inner.training for inner in module.teacher.net.modules()):
-            raise RuntimeError("the teacher is not in eval mode")
+    if module.teacher is not None and any(inner.training for inner in module.teacher.net.modules()):
+        raise RuntimeError("the teacher is not in eval mode")
 
 
 def _show_losses(module: Distiller, example: Any) -> None:
