@@ -2,7 +2,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -97,18 +97,27 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
     """`python -m kd_runner` inside this process: no import time. Gives the newest run folder; raises SystemExit where
     the command would fail.
     """
+    return lambda *words: _start(tmp_path, monkeypatch, *words)
+
+
+@pytest.fixture(scope="module")
+def started_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
+    """The same for runs that all tests of a file share."""
+    folder = tmp_path_factory.mktemp("shared")
+    with pytest.MonkeyPatch.context() as patch:
+        yield lambda *words: _start(folder, patch, *words)
+
+
+def _start(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> Path:
     from kd_runner.cli import main
 
-    def call(*words: str) -> Path:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["kd_runner", *words])
-        try:
-            main.main()
-        finally:
-            logging.getLogger().handlers.clear()  # Hydra's own, on the streams of this test
-        return max(tmp_path.glob("outputs/*/*"), key=lambda p: p.stat().st_mtime, default=tmp_path)
-
-    return call
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["kd_runner", *words])
+    try:
+        main.main()
+    finally:
+        logging.getLogger().handlers.clear()  # Hydra's own, on the streams of this test
+    return max(folder.glob("outputs/*/*"), key=lambda p: p.stat().st_mtime, default=folder)
 
 
 @pytest.fixture

@@ -72,6 +72,15 @@ def test_labeled_samples_are_the_same_without_the_unlabeled_ones() -> None:
         assert torch.equal(both["noise"][:4], alone["noise"])
 
 
+def test_accumulated_batches_are_together_one_optimizer_step() -> None:
+    """The samples of a step and the steps of an epoch are those without accumulation."""
+    whole, parts = list(module().train_dataloader()), list(module(accumulate=2).train_dataloader())
+    assert len(parts) == 2 * len(whole) and all(len(part["index"]) == 3 for part in parts)
+    for step, batch in enumerate(whole):
+        halves = torch.cat([part["index"] for part in parts[2 * step : 2 * step + 2]])
+        assert sorted(halves.tolist()) == sorted(batch["index"].tolist())
+
+
 def test_loaders_leave_the_global_generator_untouched() -> None:
     data = module()
     before = torch.get_rng_state()
@@ -93,6 +102,7 @@ def test_validation_shards_cover_the_set_once_and_the_plain_loader_all_of_it() -
     [
         ({"batch_size": 3, "ranks": 2}, "data.batch_size=3 cannot be split evenly between 2 processes"),
         ({"unlabeled_batch_size": 1, "ranks": 2}, "data.unlabeled_batch_size=1 cannot be split evenly between 2"),
+        ({"batch_size": 6, "accumulate": 4}, "data.batch_size=6 cannot be split evenly .* and 4 accumulated batches"),
         ({"batch_size": 0}, "data.batch_size=0: must be at least 1"),
         ({"batch_size": 12}, "data.batch_size=12 exceeds the 10 samples"),
         ({"unlabeled_batch_size": 12}, "data.unlabeled_batch_size=12 exceeds the 11 samples"),

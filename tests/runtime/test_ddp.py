@@ -53,7 +53,7 @@ def test_ranks_hold_equal_weights_and_a_sweep_runs_inside(cli: Cli, tmp_path: Pa
         assert all(torch.equal(one[key], two[key]) for key in trained)
 
 
-def test_a_batch_that_cannot_be_dealt_out_is_refused(cli: Cli) -> None:
+def test_a_batch_that_cannot_be_split_is_refused(cli: Cli) -> None:
     done = cli(*DDP, "data.batch_size=3")
     assert done.returncode == 1
-    assert "data.batch_size=3 cannot be dealt out to 2 processes evenly" in done.stdout
+    assert "data.batch_size=3 cannot be split evenly between 2 processes" in done.stdout

@@ -1,20 +1,35 @@
 """A run that is killed goes on, and ends with the same bits as one that was not."""
 
-import os
+import random
+import re
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+from kd_runner.callbacks.random_state import RandomState
 from kd_runner.errors import ConfigError
 from kd_runner.runtime import run_names
 from kd_runner.runtime.run_folder import RunFolder
 
-SLOW = ["data.steps_per_epoch=6", "trainer.max_epochs=3"]
+WORDS = ["data.steps_per_epoch=6", "trainer.max_epochs=3", "export=none", "+callbacks.halt._target_=halt.Halt"]
+IN_EPOCH = ["callbacks.last_in_epoch.every_n_train_steps=2"]
+HALT = """
+import os
+from lightning.pytorch import Callback
+
+class Halt(Callback):
+    '''Sends this process a signal in the middle of the second epoch.'''
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 10 and "HALT" in os.environ:
+            os.kill(os.getpid(), int(os.environ["HALT"]))
+"""
 
 
 def run_folders(cwd: Path) -> list[Path]:
@@ -31,42 +46,77 @@ def same(one: object, other: object) -> bool:
     return one == other
 
 
-@pytest.mark.parametrize("callbacks", ["checkpoints,epoch_summary", "checkpoints,epoch_summary,last_in_epoch"])
-def test_a_killed_run_ends_bit_equal(tmp_path: Path, tiny: list[str], callbacks: str) -> None:
-    """Killed in mid-epoch; goes on from the last epoch's end, or from the middle of the epoch."""
-    words = [*tiny, *SLOW, f"callbacks=[{callbacks}]", "export=none"]
-    if "last_in_epoch" in callbacks:
-        words += ["callbacks.last_in_epoch.every_n_train_steps=2"]
-    command = [sys.executable, "-m", "kd_runner", *words]
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    whole.mkdir(), broken.mkdir()
-    subprocess.run(command, cwd=whole, check=True, capture_output=True)
+def epochs(folder: Path) -> list[str]:
+    """Loss, metrics and rate of every epoch as the log says; without the time."""
+    lines = re.findall(r"(epoch \d/3 .*) \| [\d.]+ s$", (folder / "run.log").read_text(), re.MULTILINE)
+    return list(dict.fromkeys(lines))
 
-    (broken / "slow.py").write_text(
-        "import time\nfrom lightning.pytorch import Callback\n"
-        "class Slow(Callback):\n"
-        "    def on_train_batch_end(self, trainer, *_):\n"
-        "        open('step', 'w').write(str(trainer.global_step))\n"
-        "        if trainer.global_step == 10: time.sleep(60)\n"
-    )
-    process = subprocess.Popen([*command, "+callbacks.slow._target_=slow.Slow"], cwd=broken)
-    while not (broken / "step").exists() or (broken / "step").read_text() != "10":
-        time.sleep(0.05)
-        assert process.poll() is None
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    (broken / "slow.py").write_text("from lightning.pytorch import Callback\nclass Slow(Callback): pass\n")
-    words_again = [*command, "+callbacks.slow._target_=slow.Slow", "resume=auto"]
-    again = subprocess.run(words_again, cwd=broken, check=True, capture_output=True, text=True)
 
-    assert "going on from" in again.stdout
-    (one,), (other,) = run_folders(whole), run_folders(broken)
-    ended = [torch.load(p / "checkpoints" / "last.ckpt", weights_only=True) for p in (one, other)]
+@pytest.fixture
+def halting(here: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """A run with three epochs of six steps, in this process."""
+    (tmp_path / "halt.py").write_text(HALT)
+    monkeypatch.delitem(sys.modules, "halt", raising=False)
+    return lambda *words: here(*WORDS, *words)
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "number"),
+    [
+        ("checkpoints,epoch_summary,last_in_epoch", signal.SIGKILL),
+        ("checkpoints,epoch_summary,last_in_epoch", signal.SIGTERM),
+        ("checkpoints,epoch_summary", signal.SIGINT),
+    ],
+)
+def test_a_run_that_was_killed_or_stopped_ends_bit_equal(
+    halting, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd, callbacks: str, number: int
+) -> None:
+    """Goes on from the middle of the second epoch, or from the end of the first."""
+    mid_epoch = "last_in_epoch" in callbacks
+    words = [f"callbacks=[{callbacks}]", *(IN_EPOCH if mid_epoch else [])]
+    halting(*words, "hydra.run.dir=whole")
+    monkeypatch.setenv("HALT", str(int(number)))
+    capfd.readouterr()
+    if number == signal.SIGKILL:
+        command = [sys.executable, "-m", "kd_runner", *tiny, *WORDS, *words]
+        assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == -number
+    else:
+        with pytest.raises(SystemExit) as end:
+            halting(*words)
+        assert end.value.code == 128 + number
+        output = capfd.readouterr().out
+        step = 8 if mid_epoch else 6
+        assert output.splitlines()[-1] == f"stopped at step {step}; resume=auto goes on" and "Traceback" not in output
+    monkeypatch.delenv("HALT")
+    halting(*words, "resume=auto")
+    output = capfd.readouterr().out
+
+    whole, (other,) = tmp_path / "whole", run_folders(tmp_path)
+    assert "going on from" in output and "exists and is not empty" not in output
+    ended = [torch.load(p / "checkpoints" / "last.ckpt", weights_only=True) for p in (whole, other)]
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
         assert same(ended[0][key], ended[1][key]), key
     states = [next(v for k, v in c["callbacks"].items() if "RandomState" in k) for c in ended]
     assert same(*states)
-    assert (one / "student.safetensors").read_bytes() == (other / "student.safetensors").read_bytes()
+    assert (whole / "student.safetensors").read_bytes() == (other / "student.safetensors").read_bytes()
+    assert len(epochs(whole)) == 3 and epochs(whole) == epochs(other)  # an epoch's means are over all of its batches
+    assert not list(other.rglob("*.part"))
+
+
+def test_each_process_gets_its_own_random_state_back() -> None:
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
+        states += RandomState().state_dict()["ranks"]
+    for rank, ranks, restored in ((1, 2, True), (0, 2, True), (0, 1, False)):
+        torch.manual_seed(9), np.random.seed(9), random.seed(9)
+        callback = RandomState()
+        callback.load_state_dict({"ranks": states})
+        callback.on_train_start(SimpleNamespace(world_size=ranks, global_rank=rank), None)  # type: ignore[arg-type]
+        seed = rank + 1 if restored else 9
+        expected = torch.Generator().manual_seed(seed), np.random.RandomState(seed), random.Random(seed)
+        assert torch.equal(torch.rand(3), torch.rand(3, generator=expected[0]))
+        assert np.random.rand() == expected[1].rand() and random.random() == expected[2].random()
 
 
 def test_resume_of_something_else_is_refused(here, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

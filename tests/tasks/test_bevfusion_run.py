@@ -31,9 +31,13 @@ def bevfusion(started: Callable[..., Path], world: Path) -> Callable[..., Path]:
     return lambda *words: started(*TINY, f"data.root={world}", *words)
 
 
-def test_from_teacher_to_onnx(bevfusion) -> None:
-    quiet = ("task=train_teacher", "data.unlabeled=null", "export=none", "callbacks=[checkpoints]")
-    teacher = bevfusion(*quiet) / "teacher.safetensors"
+@pytest.fixture(scope="module")
+def teacher(started_once: Callable[..., Path], world: Path) -> Path:
+    words = ["task=train_teacher", "data.unlabeled=null", "export=none", "callbacks=[checkpoints]"]
+    return started_once(*TINY, f"data.root={world}", *words) / "teacher.safetensors"
+
+
+def test_from_teacher_to_onnx(bevfusion, teacher: Path) -> None:
     # Not the boxes: nets as raw as these propose nearly equal cells, whose order is anyone's.
     folder = bevfusion(f"teacher.checkpoint={teacher}", "export.samples=2", "export.outputs=[heatmap]")
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -54,11 +58,16 @@ def test_from_teacher_to_onnx(bevfusion) -> None:
     assert all(row["sample_token"] == token for token, rows in content["results"].items() for row in rows)
 
 
-def test_every_term_counts(bevfusion, capfd: pytest.CaptureFixture[str]) -> None:
+def test_it_trains_in_mixed_precision(bevfusion, teacher: Path) -> None:
+    words = ["trainer.precision=bf16-mixed", "callbacks=[checkpoints]", "logger=none", "export=none"]
+    folder = bevfusion(f"teacher.checkpoint={teacher}", *words)
+    assert json.loads((folder / "metrics.json").read_text())["steps"] == 2
+
+
+def test_every_term_counts(bevfusion, teacher: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Each one has a value and a gradient at the student, with frames without labels in the batch."""
-    teacher = bevfusion("task=train_teacher", "data.unlabeled=null", "export=none", "callbacks=[checkpoints]")
     capfd.readouterr()
-    bevfusion(f"teacher.checkpoint={teacher / 'teacher.safetensors'}", "task=check")
+    bevfusion(f"teacher.checkpoint={teacher}", "task=check")
     shown = [line.replace("│", "|").split("|") for line in capfd.readouterr().out.splitlines()]
     rows = {row[1].strip(): [cell.strip() for cell in row[2:-1]] for row in shown if len(row) == 8}
     terms = {name: row for name, row in rows.items() if row[0] in ("task", "distillation")}

@@ -36,12 +36,10 @@ def unet(started: Callable[..., Path], scenes: Path) -> Callable[..., Path]:
     return lambda *words: started(*TINY, f"data.root={scenes}", *words)
 
 
-@pytest.fixture
-def teacher(unet) -> Path:
-    return (
-        unet("task=train_teacher", "trainer.max_epochs=1", "export=none", "callbacks=[checkpoints]")
-        / "teacher.safetensors"
-    )
+@pytest.fixture(scope="module")
+def teacher(started_once: Callable[..., Path], scenes: Path) -> Path:
+    words = ["task=train_teacher", "trainer.max_epochs=1", "export=none", "callbacks=[checkpoints]"]
+    return started_once(*TINY, f"data.root={scenes}", *words) / "teacher.safetensors"
 
 
 def test_from_teacher_to_onnx(unet, teacher: Path) -> None:
@@ -71,6 +69,12 @@ def _the_file_masks_every_box(folder: Path) -> None:
         assert np.array_equal(masks, logits.argmax(1) == 1)
 
 
+def test_it_trains_in_mixed_precision(unet, teacher: Path) -> None:
+    words = ["trainer.precision=bf16-mixed", "callbacks=[checkpoints]", "logger=none", "export=none"]
+    folder = unet(f"teacher.checkpoint={teacher}", "trainer.max_epochs=1", *words)
+    assert json.loads((folder / "metrics.json").read_text())["steps"] == 3
+
+
 def test_schedule_and_stages_by_their_names(unet, teacher: Path) -> None:
     """Of four epochs the encoder holds still in the first two; the temperature falls to 1."""
     folder = unet(
@@ -95,7 +99,7 @@ def test_schedule_and_stages_by_their_names(unet, teacher: Path) -> None:
 
 def _untrained(folder: Path, names: list[str]) -> dict[str, torch.Tensor]:
     weights = load_file(folder / "student_untrained.safetensors")
-    return {name: weights[name.removeprefix("student.")] for name in names}
+    return {name: weights[name.removeprefix("net.")] for name in names}
 
 
 def _logged(folder: Path, name: str) -> list[float]:

@@ -38,8 +38,13 @@ def orion(started: Callable[..., Path], world: Path) -> Callable[..., Path]:
     return lambda *words: started(*TINY, f"data.root={world}", *words)
 
 
-def test_from_teacher_to_onnx(orion) -> None:
-    teacher = orion("task=train_teacher", "export=none", "callbacks=[checkpoints]") / "teacher.safetensors"
+@pytest.fixture(scope="module")
+def teacher(started_once: Callable[..., Path], world: Path) -> Path:
+    words = ["task=train_teacher", "export=none", "callbacks=[checkpoints]"]
+    return started_once(*TINY, f"data.root={world}", *words) / "teacher.safetensors"
+
+
+def test_from_teacher_to_onnx(orion, teacher: Path) -> None:
     folder = orion(f"teacher.checkpoint={teacher}", "export.samples=2")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["pruning"]["kept"]["heads"] == [4] * 2
@@ -58,8 +63,13 @@ def test_from_teacher_to_onnx(orion) -> None:
     )
 
 
-def test_the_total_is_the_blend_of_the_two_sides(orion, capfd: pytest.CaptureFixture[str]) -> None:
-    teacher = orion("task=train_teacher", "export=none", "callbacks=[checkpoints]") / "teacher.safetensors"
+def test_it_trains_in_mixed_precision(orion, teacher: Path) -> None:
+    words = ["trainer.precision=bf16-mixed", "callbacks=[checkpoints]", "logger=none", "export=none"]
+    folder = orion(f"teacher.checkpoint={teacher}", *words)
+    assert json.loads((folder / "metrics.json").read_text())["steps"] == 2
+
+
+def test_the_total_is_the_weighted_sum_of_the_two_sides(orion, teacher: Path, capfd) -> None:
     capfd.readouterr()
     orion(f"teacher.checkpoint={teacher}", "task=check")
     shown = [line.replace("│", "|").split("|") for line in capfd.readouterr().out.splitlines()]

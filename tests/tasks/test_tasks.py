@@ -33,6 +33,9 @@ def test_evaluate_and_export_take_a_student_file(here, tmp_path: Path) -> None:
     here("task=evaluate", weights)
     metrics = json.loads((folder(tmp_path) / "metrics.json").read_text())["metrics"]
     assert metrics["student"]["miou"] == pytest.approx(score, abs=1e-6) and "teacher" in metrics
+    report = (folder(tmp_path) / "report.md").read_text()
+    assert "student.safetensors`, the checkpoint with the best miou on the same split" in report
+    assert "Weights of the teacher: " in report and "how they were chosen is not recorded" in report
     here("task=export", "export.samples=2", weights)
     assert (folder(tmp_path) / "model.onnx").stat().st_size > 0
 
@@ -56,7 +59,7 @@ def test_channels_last_is_a_matter_of_memory_alone(here, tmp_path: Path) -> None
     """A student trained so lies so in the checkpoint; its file is like any other, and its outputs are the same."""
     here("student.channels_last=true", "trainer.max_epochs=1", "callbacks=[checkpoints]", "logger=none", "export=none")
     kept = torch.load(folder(tmp_path) / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
-    assert kept["student.features.0.0.weight"].is_contiguous(memory_format=torch.channels_last)
+    assert kept["net.features.0.0.weight"].is_contiguous(memory_format=torch.channels_last)
     cfg = OmegaConf.load(folder(tmp_path) / "config.yaml")
     image, logits = torch.randn(2, 3, 32, 32), {}
     for last in (False, True):
@@ -65,6 +68,34 @@ def test_channels_last_is_a_matter_of_memory_alone(here, tmp_path: Path) -> None
         assert net.features[0][0].weight.is_contiguous(memory_format=torch.channels_last) == last
         logits[last] = net(image)
     torch.testing.assert_close(logits[True], logits[False], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_a_run_in_half_precision_leaves_float32_weights(here, tmp_path: Path, precision: str) -> None:
+    """The teacher is cast too; files, sizes and pictures are those of float32."""
+    here(f"trainer.precision={precision}", "trainer.max_epochs=1", "callbacks=[checkpoints]", "logger=none",
+         "export.samples=2")  # fmt: skip
+    weights = load_file(folder(tmp_path) / "student.safetensors")
+    assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.float32}
+    assert (folder(tmp_path) / "model.onnx").is_file()
+
+
+def test_the_average_of_the_weights_is_what_is_measured_written_and_exported(here, tmp_path: Path, capfd) -> None:
+    here("callbacks=[checkpoints,ema]", "callbacks.ema.decay=0.5", "logger=none", "export=none",
+         "+trainer.profiler=simple")  # fmt: skip
+    run = folder(tmp_path)
+    checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    written = load_file(run / "student.safetensors")
+    average, raw = checkpoint["state_dict"], checkpoint["current_model_state"]
+    assert all(torch.equal(value, average[f"net.{name}"]) for name, value in written.items())
+    assert any(not torch.equal(value, raw[f"net.{name}"]) for name, value in written.items())
+    counters = [name for name in average if name.endswith("num_batches_tracked")]
+    assert counters and all(torch.equal(average[name], raw[name]) for name in counters)
+    best = next(s for s in checkpoint["callbacks"].values() if "best_model_score" in s and s.get("monitor"))
+    score = json.loads((run / "metrics.json").read_text())["score"]
+    assert score == pytest.approx(float(best["best_model_score"]), abs=1e-6)
+    printed = capfd.readouterr()
+    assert "Profiler Report" in printed.out + printed.err  # trainer.profiler=simple
 
 
 def test_a_run_flushes_numbers_that_slow_a_cpu_down(here) -> None:

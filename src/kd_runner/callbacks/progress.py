@@ -18,7 +18,7 @@ def quiet_lightning() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # what trainer.profiler=simple prints
     news = ("not resumable", "smaller than the logging interval", "does not have many workers", "sync_dist=True",
-            "in eval mode at the start")  # fmt: skip
+            "in eval mode at the start", "exists and is not empty")  # fmt: skip
     for words in news:
         warnings.filterwarnings("ignore", f".*{words}")
     warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from kd_runner.config import hardware
 from kd_runner.data.module import DataModule
 from kd_runner.data.views import FixedAugmentations
 from kd_runner.distillation import checkpoints, student_file
@@ -22,7 +23,8 @@ from kd_runner.distillation.loss_terms import LossTerm
 from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError
 from kd_runner.pruning.pruned import Pruned, rebuild
-from kd_runner.runtime.run_folder import RunFolder
+from kd_runner.runtime.result_keys import result_settings
+from kd_runner.runtime.run_folder import RunFolder, resolved
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +46,14 @@ def data(cfg: DictConfig) -> DataModule:
     """The data module; writes embedded data first where `data.prepare` says how."""
     if cfg.data.prepare is not None:
         instantiate_checked(cfg.data.prepare, "data.prepare")
-    settings = set(inspect.signature(DataModule).parameters) - {"train", "val", "unlabeled", "seed"}
+    settings = set(inspect.signature(DataModule).parameters) - {"train", "val", "unlabeled", "seed", "accumulate"}
     unlabeled = cfg.data.unlabeled if cfg.kd.enabled else None
     return DataModule(
         train=lambda: training_samples(cfg, "train"),
         val=lambda: instantiate_checked(cfg.data.val, "data.val"),
         unlabeled=(lambda: training_samples(cfg, "unlabeled")) if unlabeled is not None else None,
         seed=cfg.seed,
+        accumulate=cfg.trainer.get("accumulate_grad_batches") or 1,
         **{key: value for key, value in cfg.data.items() if key in settings},  # others are there to be referred to
     )
 
@@ -211,7 +214,7 @@ def distiller(
         teacher=teacher,
         terms=made,
         metrics=metrics(cfg),
-        optimizer=instantiate_checked(cfg.optimizer, "optimizer"),
+        optimizer=instantiate_checked(cfg.optimizer, "optimizer", **hardware.optimizer_settings(cfg)),
         scheduler=instantiate_checked(cfg.scheduler, "scheduler") if cfg.get("scheduler") else None,
         alpha=cfg.kd.alpha if teacher is not None else None,
         layer_decay=OmegaConf.to_container(cfg.layer_decay) if cfg.layer_decay else None,  # type: ignore[arg-type]
@@ -226,11 +229,11 @@ def teacher_recorder(cfg: DictConfig) -> Any:
     """Keeps the teacher's outputs for what the training data and its transforms are now."""
     from kd_runner.distillation.teacher_cache.callback import RecordTeacher
 
-    data: Any = OmegaConf.to_container(cfg.data, resolve=True)
-    settings = {"data": {part: data[part] for part in ("train", "unlabeled")}, "scale": cfg.scale}
-    settings |= {"channels_last": cfg.teacher.channels_last, "precision": cfg.trainer.precision}
+    parts = ("data.train.", "data.unlabeled.", "teacher.net.", "teacher.channels_last.", "scale.")
+    settings = {key: value for key, value in result_settings(resolved(cfg)).items() if f"{key}.".startswith(parts)}
+    settings["precision"] = hardware.precision(cfg)
     folder, cache = Path(cfg.cache).expanduser() / "teacher_outputs", cfg.kd.teacher_cache
-    return RecordTeacher(folder, settings, data["root"], cache.views, cache.map_dtype)
+    return RecordTeacher(folder, settings, cfg.data.root, cache.views, cache.map_dtype)
 
 
 def evaluator(cfg: DictConfig, net: FeatureExtractor) -> Distiller:
@@ -249,12 +252,8 @@ def trainer(cfg: DictConfig, run: RunFolder) -> Any:
     from kd_runner.callbacks.stop_signals import StopSignals
 
     quiet_lightning()
-    cuda = torch.cuda.is_available()
-    settings: dict[str, Any] = {}
-    if cfg.trainer.precision == "auto":
-        settings["precision"] = "bf16-mixed" if cuda else "32-true"
-    if cfg.trainer.accelerator == "gpu" and not cuda:
-        raise ConfigError("trainer: no GPU is visible to torch; use trainer=cpu")
+    hardware.uses_gpu(cfg)
+    settings = hardware.trainer_settings(cfg)
     every, last = cfg.trainer.get("check_val_every_n_epoch"), cfg.trainer.get("max_epochs")
     if every and last and 0 < last < every:  # a short run is measured at its end
         settings["check_val_every_n_epoch"] = last

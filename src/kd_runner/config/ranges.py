@@ -70,7 +70,8 @@ RANGES: dict[str, tuple[Callable[[Any], bool], bool, str]] = {
     "trainer.check_val_every_n_epoch": (_int_from(1), True, "a whole number from 1"),
     "trainer.log_every_n_steps": (_int_from(1), False, "a whole number from 1"),
     "trainer.gradient_clip_val": (_number(0, above=True), True, "a number above 0, or null for no clipping"),
-    "trainer.deterministic": (lambda v: v in (True, False, "warn"), True, "true, false or warn"),
+    "trainer.deterministic": (
+        lambda v: v in (True, False, "warn", "auto"), True, "true, false, warn or auto"),
     "task.workers": (_int_from(1), True, "a whole number from 1, or null for one per core"),
 }  # fmt: skip
 

@@ -23,13 +23,14 @@ class DataModule(LightningDataModule):
 
     Args:
         train, val, unlabeled: create the datasets; called when first needed.
-        batch_size: labeled samples of a batch, over all processes.
-        unlabeled_batch_size: unlabeled samples of a batch, over all processes.
+        batch_size: labeled samples of one optimizer step, over all processes and accumulated batches.
+        unlabeled_batch_size: unlabeled samples of one optimizer step, counted the same way.
         val_batch_size: samples of a validation batch, in each process.
-        steps_per_epoch: batches per epoch; None for one pass over the labeled samples.
+        steps_per_epoch: optimizer steps per epoch; None for one pass over the labeled samples.
         num_workers: loader processes.
         seed: seed of order and augmentation.
         name: names this module in errors.
+        accumulate: batches whose gradients are summed for one optimizer step; each has its fraction of the samples.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class DataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         name: str = "data",
+        accumulate: int = 1,
     ):
         super().__init__()
         self._train, self._val, self._unlabeled = train, val, unlabeled
         self.batch_size, self.unlabeled_batch_size = batch_size, unlabeled_batch_size
         self.val_batch_size, self.steps_per_epoch = val_batch_size, steps_per_epoch
         self.num_workers, self.seed, self.name = num_workers, seed, name
+        self.accumulate = accumulate
 
     @cached_property
     def train(self) -> SeededDataset:
@@ -86,7 +89,8 @@ class DataModule(LightningDataModule):
             reached: returns the number of batches trained so far.
 
         Raises:
-            ConfigError: a batch size is not divisible by the number of processes, or larger than its dataset.
+            ConfigError: a batch size is not divisible by the numbers of processes and accumulated batches, or is
+                larger than its dataset.
         """
         rank, ranks = self._rank
         sizes, batch_sizes = [self.num_labeled], [self.batch_size]
@@ -96,12 +100,14 @@ class DataModule(LightningDataModule):
         for key, count, size in zip(("batch_size", "unlabeled_batch_size"), batch_sizes, sizes):
             if count < 1:
                 raise ConfigError(f"{self.name}.{key}={count}: must be at least 1")
-            if count % ranks:
-                raise ConfigError(f"{self.name}.{key}={count} cannot be split evenly between {ranks} processes")
+            if count % (ranks * self.accumulate):
+                parts = f" and {self.accumulate} accumulated batches" if self.accumulate > 1 else ""
+                raise ConfigError(f"{self.name}.{key}={count} cannot be split evenly between {ranks} processes{parts}")
             if count > size:
                 raise ConfigError(f"{self.name}.{key}={count} exceeds the {size} samples of the data set")
         steps = self.steps_per_epoch or sizes[0] // batch_sizes[0]
-        return ResumableBatchSampler(sizes, batch_sizes, steps, self.seed, reached, rank, ranks)
+        parts = [count // self.accumulate for count in batch_sizes]
+        return ResumableBatchSampler(sizes, parts, steps * self.accumulate, self.seed, reached, rank, ranks)
 
     def example(self, count: int = 2) -> dict[str, Any]:
         """A small batch: the first `count` labeled samples of training, then as many unlabeled ones."""

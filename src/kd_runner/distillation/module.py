@@ -144,7 +144,8 @@ class Distiller(LightningModule):
         terms = {name: value.detach() for name, value in {**values, "total": total}.items()}
         self._loss_check.add(self.global_step, terms)
         # Straight to the loggers: self.log costs a third of a millisecond a value and step.
-        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        first = batch_idx % self.trainer.accumulate_grad_batches == 0
+        if first and self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             group = self.trainer.optimizers[0].param_groups[0]
             rate = group["lr"] / group.get("lr_factor", 1.0)
             curves = {f"train/loss/{name}": float(value) for name, value in terms.items()}
@@ -229,6 +230,7 @@ class Distiller(LightningModule):
         self.place_teacher(self.device)  # a metric may read it, without any training before
 
     def place_teacher(self, device: torch.device) -> None:
-        """Move the teacher, which Lightning does not see."""
+        """Move the teacher, which Lightning does not see, and give it the student's precision."""
         if self.teacher is not None:
-            self.teacher.net.to(device)
+            dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), None)
+            self.teacher.net.to(device=device, dtype=dtype)

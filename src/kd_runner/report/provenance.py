@@ -7,6 +7,8 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from kd_runner.data.module import DataModule
+from kd_runner.errors import ConfigError
+from kd_runner.runtime.files import read_json
 
 # Arguments of a dataset that tell one pool of samples from another.
 _NAMING = ("version", "split", "images", "annotations", "first", "count")
@@ -54,6 +56,36 @@ def protocols(metrics: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: metric.protocol for name, metric in metrics.items() if isinstance(getattr(metric, "protocol", None), str)
     }
+
+
+def recorded_weights(file: Path) -> dict[str, str]:
+    """How the weights of a file were chosen, as the run in whose folder it lies recorded it; empty where unknown."""
+    try:
+        content = read_json(file.parent / "metrics.json")
+    except (OSError, ConfigError):
+        return {}
+    weights = content.get("weights") if isinstance(content, dict) else None
+    return dict(weights) if isinstance(weights, dict) else {}
+
+
+def evaluation_sentence(cfg: DictConfig, role: str, file: Path) -> str:
+    """Which weights an evaluation has measured, and on which data.
+
+    Args:
+        cfg: configuration of the evaluation.
+        role: `student` or `teacher`.
+        file: its weights.
+    """
+    weights, split = recorded_weights(file), measured_weights(cfg, "last")["split"]
+    if not weights:
+        chosen = "how they were chosen is not recorded beside them"
+    elif weights["chosen"] == "last":
+        chosen = "those after the last step; no checkpoint was selected"
+    elif weights["split"] == split:
+        chosen = f"the checkpoint with the best {weights['monitor']} on the same split; such a score is optimistic"
+    else:
+        chosen = f"the checkpoint with the best {weights['monitor']} on {weights['split']}"
+    return f"Weights of the {role}: `{file}`, {chosen}. Measured on {split}."
 
 
 def network(cfg: DictConfig, role: str) -> str:

@@ -8,11 +8,12 @@ from omegaconf import DictConfig
 
 from kd_runner.config import build
 from kd_runner.data.module import DataModule
+from kd_runner.distillation import checkpoints
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError
 from kd_runner.report.comparison import protocol_sentences
-from kd_runner.report.provenance import protocols
+from kd_runner.report.provenance import evaluation_sentence, protocols, recorded_weights
 from kd_runner.report.tables import markdown
 from kd_runner.runtime.files import write_json, write_text
 from kd_runner.runtime.ranks import is_first
@@ -40,8 +41,12 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> float | None:
         names = list(next(iter(measured.values())))
         table = markdown([["metric", *measured], *([name, *(m[name] for m in measured.values())] for name in names)])
         how = protocols({name: metric for name, (metric, _) in build.metrics(cfg).items()})
-        write_json(run.metrics_file, {"scale": cfg.scale, "score": score, "protocols": how, "metrics": measured})
+        files = {role: checkpoints.find_file(cfg[role].checkpoint, role) for role in measured}
+        weights = recorded_weights(files["student"]) if "student" in files else {}
+        result = {"scale": cfg.scale, "score": score, "protocols": how, "metrics": measured, "weights": weights}
+        write_json(run.metrics_file, result)
         sections = [f"# {run.path.name}: evaluation at scale {cfg.scale}", table, *protocol_sentences(how)]
+        sections += [evaluation_sentence(cfg, role, file) for role, file in files.items()]
         write_text(run.path / "report.md", "\n\n".join(sections) + "\n")
         log.info("%s", table)
     return score
@@ -61,4 +66,5 @@ def validate(cfg: DictConfig, run: RunFolder, module: Distiller, data: DataModul
     plain.kd.teacher_cache.enabled = False
     trainer: Any = build.trainer(plain, run)
     (measured,) = trainer.validate(module, data, verbose=False)
+    module.float()  # trainer.precision=bf16-true has cast it; sizes, pictures and files are those of float32
     return {name.removeprefix("val/"): value for name, value in measured.items()}

@@ -81,11 +81,7 @@ def fit_and_report(
         write_json(run.metrics_file, result)
         result |= export(cfg, run, module, data, {cfg.monitor: result["score"]})
         write_json(run.metrics_file, result)
-        for callback in trainer.callbacks:
-            if isinstance(callback, ScheduledVisualizer):
-                callback.save(module, data, run.path)
-        write_text(run.path / "report.md", run_page(cfg, result, run.path))
-        log_hyperparameters(cfg, trainer.loggers, result)
+        run.stage("report", lambda: report(cfg, run, trainer, module, data, result))
         require_saved(run, module)
         log.info("%s %.4f, %.2f M parameters: %s", cfg.monitor, result["score"], result["parameters"] / 1e6, run.path)
     return result["score"]
@@ -108,6 +104,7 @@ def fit(run: RunFolder, trainer: Any, module: Distiller, data: DataModule) -> di
 
 def restore(run: RunFolder, module: Distiller, best: bool) -> None:
     """Put the weights of the best checkpoint by the metric into the module, or those of the last one."""
+    module.float()  # trainer.precision=bf16-true has cast it; no value changes
     file = run.best_checkpoint if best else run.last_checkpoint
     if file.exists():
         checkpoint = read_checkpoint(file, run.checkpoints)
@@ -146,6 +143,18 @@ def export(
     if exporter is None:
         return {}
     return run.stage("export", lambda: exporter.export(module, data, run.path, scores))
+
+
+def report(
+    cfg: DictConfig, run: RunFolder, trainer: Any, module: Distiller, data: DataModule, result: dict[str, Any]
+) -> dict[str, Any]:
+    """Write pictures and `report.md`, and tell the loggers settings and score. Returns the names of the files."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, ScheduledVisualizer):
+            callback.save(module, data, run.path)
+    write_text(run.path / "report.md", run_page(cfg, result, run.path))
+    log_hyperparameters(cfg, trainer.loggers, result)
+    return {"files": [name for name in ("report.md", "pictures.png") if (run.path / name).is_file()]}
 
 
 def log_hyperparameters(cfg: DictConfig, loggers: list[Any], result: dict[str, Any]) -> None:

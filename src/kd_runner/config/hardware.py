@@ -1,0 +1,52 @@
+"""Settings that depend on the device and precision of a run: one place decides them."""
+
+from typing import Any
+
+from omegaconf import DictConfig
+
+from kd_runner.errors import ConfigError
+
+
+def uses_gpu(cfg: DictConfig) -> bool:
+    """Whether the run trains on GPUs.
+
+    Raises:
+        ConfigError: it asks for one, and torch sees none.
+    """
+    import torch
+
+    available = torch.cuda.is_available()
+    if cfg.trainer.accelerator in ("gpu", "cuda"):
+        if not available:
+            raise ConfigError("trainer: no GPU is visible to torch; use trainer=cpu")
+        return True
+    return cfg.trainer.accelerator == "auto" and available
+
+
+def trainer_settings(cfg: DictConfig) -> dict[str, Any]:
+    """Arguments of the Trainer that replace `auto`.
+
+    `trainer.deterministic=auto` is true on CPUs and false on GPUs, where some losses have no deterministic kernel.
+    """
+    settings: dict[str, Any] = {"precision": precision(cfg)}
+    if cfg.trainer.get("deterministic") == "auto":
+        settings["deterministic"] = not uses_gpu(cfg)
+    return settings
+
+
+def precision(cfg: DictConfig) -> str:
+    """`trainer.precision`; `auto` is bf16-mixed on GPUs, 32-true on CPUs."""
+    if cfg.trainer.precision == "auto":
+        return "bf16-mixed" if uses_gpu(cfg) else "32-true"
+    return str(cfg.trainer.precision)
+
+
+def optimizer_settings(cfg: DictConfig) -> dict[str, Any]:
+    """Arguments of the optimizer that replace configured ones.
+
+    A fused optimizer unscales gradients itself, so Lightning refuses to clip them under mixed precision. There
+    `optimizer.fused` is off; the steps are the same but for rounding.
+    """
+    mixed = precision(cfg).endswith("-mixed") or precision(cfg) in ("16", "bf16")
+    clips = bool(cfg.trainer.get("gradient_clip_val"))
+    return {"fused": None} if mixed and clips and cfg.optimizer.get("fused") else {}
