@@ -21,9 +21,9 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_grid_gives_one_table_and_the_second_call_does_nothing(cli: Cli, tmp_path: Path) -> None:
+def test_a_grid_gives_one_table_and_the_second_call_does_nothing(here, tmp_path: Path, capfd) -> None:
     words = [*FAST, "-m", "kd.temperature=2,4", "kd.alpha=0.5,0.9"]
-    assert cli(*words).returncode == 0
+    here(*words)
     folder = tmp_path / "outputs" / "voc_kd" / "sweep_kd.temperature_kd.alpha"
     table = rows(folder)
     assert {(r["kd.temperature"], r["kd.alpha"]) for r in table} == {
@@ -36,8 +36,9 @@ def test_a_grid_gives_one_table_and_the_second_call_does_nothing(cli: Cli, tmp_p
     assert (folder / "sweep.png").stat().st_size > 5000
 
     written = {p: p.stat().st_mtime_ns for p in folder.glob("*/metrics.json")}
-    again = cli(*words)
-    assert again.returncode == 0 and again.stdout.count("has ended already") == 4
+    capfd.readouterr()
+    here(*words)
+    assert capfd.readouterr().out.count("has ended already") == 4
     assert {p: p.stat().st_mtime_ns for p in folder.glob("*/metrics.json")} == written
 
     best = max(table, key=lambda r: float(r["miou"]))
@@ -47,19 +48,20 @@ def test_a_grid_gives_one_table_and_the_second_call_does_nothing(cli: Cli, tmp_p
     assert rerun.returncode == 0, rerun.stdout + rerun.stderr
 
 
-def test_a_point_that_fails_stops_no_other_and_is_tried_again(cli: Cli, tiny: list[str], tmp_path: Path) -> None:
+def test_a_point_that_fails_stops_no_other_and_is_tried_again(here, tiny: list[str], tmp_path: Path, capfd) -> None:
     """The teacher of one point is missing at first."""
     weights = next(word for word in tiny if word.startswith("teacher.checkpoint="))
     source, later = Path(weights.partition("=")[2]), tmp_path / "later.safetensors"
     words = [*FAST, "-m", f"teacher.checkpoint={later},{source}"]
-    first = cli(*words)
-    assert first.returncode == 1 and "Traceback" not in first.stdout + first.stderr
+    with pytest.raises(SystemExit) as end:
+        here(*words)
+    assert end.value.code == 1 and "Traceback" not in "".join(capfd.readouterr())
     (folder,) = (tmp_path / "outputs" / "voc_kd").glob("sweep_*")
     assert sorted(r["status"].split(":")[0] for r in rows(folder)) == ["ended", "failed"]
 
     later.write_bytes(source.read_bytes())
-    second = cli(*words)
-    assert second.returncode == 0 and second.stdout.count("has ended already") == 1
+    here(*words)
+    assert capfd.readouterr().out.count("has ended already") == 1
     assert [r["status"] for r in rows(folder)] == ["ended", "ended"]
 
 

@@ -11,23 +11,16 @@ DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 # Seven validation samples: four for one process, three for the other.
 
 
-def folder(cwd: Path) -> Path:
-    (file,) = (cwd / "outputs" / "voc_kd").glob("*/config.yaml")
-    return file.parent
-
-
-def test_metrics_of_unequal_shards_equal_the_single_process(cli: Cli, tmp_path: Path) -> None:
-    """The same untrained weights, measured by one process and by two."""
-    assert cli("export=none", "callbacks=[checkpoints]").returncode == 0
-    weights = folder(tmp_path) / "student.safetensors"
+def test_metrics_of_unequal_shards_equal_the_single_process(here, cli: Cli, tmp_path: Path) -> None:
+    """The same weights, measured by one process and by two."""
+    weights = here("export=none", "callbacks=[checkpoints]", "trainer.max_epochs=1") / "student.safetensors"
     scores = []
-    for name, words in (("one", []), ("two", DDP)):
-        cwd = tmp_path / name
-        cwd.mkdir()
-        done = cli("task=evaluate", f"student.checkpoint={weights}", *words, cwd=cwd)
-        assert done.returncode == 0, done.stdout + done.stderr
-        (file,) = (cwd / "outputs" / "voc_kd").glob("*/metrics.json")
-        scores.append(json.loads(file.read_text())["metrics"])
+    evaluate = ["task=evaluate", f"student.checkpoint={weights}"]
+    here(*evaluate, "hydra.run.dir=one")
+    done = cli(*evaluate, *DDP, "hydra.run.dir=two")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("one", "two"):
+        scores.append(json.loads((tmp_path / name / "metrics.json").read_text())["metrics"])
     assert scores[0] == scores[1]  # counts are added up, so not even rounding differs
     assert scores[0]["student"]["miou"] > 0
 
@@ -40,7 +33,14 @@ def test_ranks_hold_equal_weights_and_a_sweep_runs_inside(cli: Cli, tmp_path: Pa
         "    def on_train_end(self, trainer, module):\n"
         "        torch.save(module.state_dict(), f'{trainer.default_root_dir}/rank{trainer.global_rank}.pt')\n"
     )
-    words = ["+callbacks.ranks._target_=ranks.Ranks", "export=none", "-m", "kd.temperature=2,4"]
+    words = [
+        "+callbacks.ranks._target_=ranks.Ranks",
+        "export=none",
+        "trainer.max_epochs=1",
+        "logger=none",
+        "-m",
+        "kd.temperature=2,4",
+    ]
     done = cli(*DDP, *words)
     assert done.returncode == 0, done.stdout + done.stderr
     points = sorted((tmp_path / "outputs" / "voc_kd").glob("sweep_kd.temperature/*/metrics.json"))

@@ -73,11 +73,11 @@ def test_channels_last_is_a_matter_of_memory_alone(here, tmp_path: Path) -> None
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_a_run_in_half_precision_leaves_float32_weights(here, tmp_path: Path, precision: str) -> None:
     """The teacher is cast too; files, sizes and pictures are those of float32."""
-    here(f"trainer.precision={precision}", "trainer.max_epochs=1", "callbacks=[checkpoints]", "logger=none",
-         "export.samples=2")  # fmt: skip
+    here(f"trainer.precision={precision}", "trainer.max_epochs=1", "logger=none", "export.samples=2",
+         "callbacks=[checkpoints,segmentation_visualizer]")  # fmt: skip
     weights = load_file(folder(tmp_path) / "student.safetensors")
     assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.float32}
-    assert (folder(tmp_path) / "model.onnx").is_file()
+    assert (folder(tmp_path) / "model.onnx").is_file() and (folder(tmp_path) / "pictures.png").is_file()
 
 
 def test_the_average_of_the_weights_is_what_is_measured_written_and_exported(here, tmp_path: Path, capfd) -> None:

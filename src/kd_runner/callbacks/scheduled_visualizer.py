@@ -35,6 +35,9 @@ class ScheduledVisualizer(Callback):
     ) -> dict[str, dict[str, Tensor]]:
         """These features of the teacher, where there is one, and of the net that trains, by net; in eval mode."""
         nets = {"teacher": module.teacher, module.role: module.student}
+        dtype = next((p.dtype for p in module.net.parameters()), None)
+        if dtype in (torch.bfloat16, torch.float16):  # trainer.precision=bf16-true: as Lightning casts its batches
+            batch = {key: _cast(value, dtype) for key, value in batch.items()}
         training, features = module.training, list(features)
         module.eval()
         features = {name: net(batch, features) for name, net in nets.items() if net is not None}
@@ -53,3 +56,7 @@ class ScheduledVisualizer(Callback):
         """Write `pictures.png`; called by the task when the best weights are back."""
         module.place_teacher(module.device)
         Image.fromarray(enlarge(self.draw(module, data))).save(folder / "pictures.png")
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -11,7 +11,7 @@ from kd_runner.data.module import DataModule
 from kd_runner.distillation import checkpoints
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.module import Distiller
-from kd_runner.errors import ConfigError
+from kd_runner.errors import ConfigError, nearest
 from kd_runner.report.comparison import protocol_sentences
 from kd_runner.report.provenance import evaluation_sentence, protocols, recorded_weights
 from kd_runner.report.tables import markdown
@@ -67,4 +67,7 @@ def validate(cfg: DictConfig, run: RunFolder, module: Distiller, data: DataModul
     trainer: Any = build.trainer(plain, run)
     (measured,) = trainer.validate(module, data, verbose=False)
     module.float()  # trainer.precision=bf16-true has cast it; sizes, pictures and files are those of float32
-    return {name.removeprefix("val/"): value for name, value in measured.items()}
+    metrics = {name.removeprefix("val/"): value for name, value in measured.items()}
+    if cfg.monitor not in metrics:
+        raise ConfigError(f"monitor={cfg.monitor}: no metric of this name was measured.{nearest(cfg.monitor, metrics)}")
+    return metrics
