@@ -14,7 +14,7 @@ from kd_runner.report.figures import figures
 from kd_runner.report.grouped import group
 from kd_runner.report.runs import collect
 from kd_runner.report.statistics import gain
-from kd_runner.runtime.files import write_json
+from kd_runner.runtime.files import read_json, write_json
 from tests.report.conftest import demonstration, leave_comparison, leave_run
 
 
@@ -156,6 +156,17 @@ def test_runs_that_differ_in_a_callback_that_trains_are_no_repeats(tmp_path: Pat
     leave_run(tmp_path / "scheduled", 0.6, callbacks=schedule)
     (section,), repeated = group(collect([tmp_path])[0])
     assert len(section.rows) == 2 and len(repeated) == 1
+
+
+def test_best_checkpoints_and_last_weights_are_no_repeats(tmp_path: Path) -> None:
+    """Nor is one the control of the other."""
+    for name, chosen, enabled in (("a", "best", False), ("b", "last", True), ("c", "best", True)):
+        file = leave_run(tmp_path / name, 0.5, kd__enabled=enabled) / "metrics.json"
+        write_json(file, {**read_json(file), "weights": {"chosen": chosen, "monitor": "miou", "split": "val"}})
+    (section,), repeated = group(collect([tmp_path])[0])
+    controls = {row.label: row.control is not None for row in section.rows}
+    assert not repeated
+    assert controls == {"undistilled": False, "distilled, weights=last": False, "distilled, weights=best": True}
 
 
 def test_points_on_the_border_and_turned_labels_are_whole(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from kd_runner.cli.main import log_unexpected, perform
 from kd_runner.errors import ConfigError
 from kd_runner.runtime.processes import exit_with_parent
-from kd_runner.runtime.ranks import launcher_pid
+from kd_runner.runtime.ranks import global_rank, is_first, launcher_pid
 from kd_runner.runtime.resolvers import register_resolvers
 from kd_runner.runtime.run_folder import RunFolder
 from kd_runner.runtime.signals import Stopped, raise_on_stop
@@ -39,7 +39,9 @@ def main() -> None:
             raise SystemExit(1) from None
         except Exception as error:
             run.fail(f"{type(error).__name__}: {error}")
-            log_unexpected(error, run.path)
+            message = log_unexpected(error, run.path)
+            if not is_first():  # its standard output is not shown
+                print(f"process {global_rank()}: {message}", file=sys.stderr)
             raise SystemExit(1) from None
 
 

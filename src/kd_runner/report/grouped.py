@@ -130,6 +130,8 @@ def _relevant(run: Run, with_distillation: bool = True) -> dict[str, Any]:
         if key.partition(".")[0] not in _NOT_COMPARED
         and not (key.endswith(".seed") and value == run.seed)  # a part that follows the seed
     }
+    if run.weights:  # a score of the best checkpoint is not compared with one of the last weights
+        kept["weights"] = run.weights["chosen"]
     if with_distillation and (run.settings["kd.enabled"] or run.arm == "teacher"):
         return kept
     terms = {key.split(".")[1] for key, value in kept.items() if key.startswith("loss.") and "teacher." in str(value)}
