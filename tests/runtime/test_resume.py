@@ -67,6 +67,7 @@ def halting(here: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.Monke
         ("checkpoints,epoch_summary,last_in_epoch", signal.SIGTERM),
         ("checkpoints,epoch_summary", signal.SIGINT),
     ],
+    ids=["kill -9", "SIGTERM", "SIGINT"],
 )
 def test_a_run_that_was_killed_or_stopped_ends_bit_equal(
     halting, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd, callbacks: str, number: int

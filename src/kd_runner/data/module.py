@@ -106,8 +106,8 @@ class DataModule(LightningDataModule):
             if count > size:
                 raise ConfigError(f"{self.name}.{key}={count} exceeds the {size} samples of the data set")
         steps = self.steps_per_epoch or sizes[0] // batch_sizes[0]
-        parts = [count // self.accumulate for count in batch_sizes]
-        return ResumableBatchSampler(sizes, parts, steps * self.accumulate, self.seed, reached, rank, ranks)
+        accumulated = [count // self.accumulate for count in batch_sizes]
+        return ResumableBatchSampler(sizes, accumulated, steps * self.accumulate, self.seed, reached, rank, ranks)
 
     def example(self, count: int = 2) -> dict[str, Any]:
         """A small batch: the first `count` labeled samples of training, then as many unlabeled ones."""
