@@ -40,7 +40,8 @@ class EpochSummary(Callback):
             self._sums[name] = self._sums.get(name, 0.0) + value
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
+        # A run that goes on from the end of an epoch comes here again, without a batch.
+        if not trainer.is_global_zero or self._batches == 0:
             return
         losses = {name: float(total) / self._batches for name, total in self._sums.items()}
         total = losses.pop("total", float("nan"))
@@ -54,3 +55,4 @@ class EpochSummary(Callback):
             ]
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         log.info("%s | lr %.2e | %.1f s", " | ".join(parts), rate, time.perf_counter() - self._started)
+        self._sums, self._batches = {}, 0
