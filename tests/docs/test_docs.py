@@ -1,5 +1,7 @@
 """README and docs: every command composes, every code block runs, the site builds, numbers are those of the records."""
 
+import copy
+import gc
 import itertools
 import os
 import re
@@ -12,16 +14,18 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 
 import kd_runner
-from kd_runner.config import validate
+from kd_runner.config import keys, validate
 from kd_runner.config.compose import CONF, register
 from tests.docs.markdown import PAGES, ROOT, blocks, commands, overrides
 
@@ -49,45 +53,103 @@ def importable(my_kd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(my_kd))
 
 
-def composed(words: list[str], my_kd: Path) -> Iterator[DictConfig]:
-    """The configurations of a command: one, or the first and the last point of a sweep."""
-    register()
-    plain, words = [], list(words)
-    search_path = create_config_search_path(str(CONF))
-    while words:
-        word = words.pop(0)
-        if word == "--config-dir":
-            assert words.pop(0) == "my_kd"
-            search_path.append("docs", f"file://{my_kd}", anchor="main")
-        elif word in FLAGS_WITH_VALUE:
-            words.pop(0)
-        elif word.startswith("-"):
-            assert word in OTHER_FLAGS, f"unknown flag {word}"
-        else:
-            plain.append(word)
-    values = []
-    for override in OverridesParser.create().parse_overrides(plain):
-        swept = override.is_sweep_override()
-        choices = list(override.sweep_string_iterator()) if swept else []
-        key = override.input_line.partition("=")[0] if override.input_line else ""
-        values.append([f"{key}={choice}" for choice in choices] if swept else [str(override.input_line)])
-    points = list(itertools.product(*values))
-    version.setbase("1.3")
-    Hydra.create_main_hydra2("docs", search_path)
-    try:
-        for point in dict.fromkeys((points[0], points[-1])):
-            cfg = compose("config", overrides=list(point), return_hydra_config=True)
-            HydraConfig.instance().set_config(cfg)
-            yield cfg
-    finally:
-        HydraConfig.instance().cfg = None
+class Composer:
+    """Composes commands. Only the choice of groups is composed, once for all commands that share it; the values are set
+    on a copy by the function that Hydra itself uses for them.
+    """
+
+    def __init__(self, my_kd: Path):
+        register()
+        version.setbase("1.3")
+        self.my_kd = my_kd
+        self.bases: dict[tuple[str, ...], DictConfig] = {}
+        self.group_defaults: dict[str, DictConfig] = {}
+
+    def configurations(self, words: list[str]) -> Iterator[DictConfig]:
+        """The configurations of a command: one, or the first and the last point of a sweep."""
+        with_my_kd, words = self._without_flags(words)
+        search_path = create_config_search_path(str(CONF))
+        if with_my_kd:
+            search_path.append("docs", f"file://{self.my_kd}", anchor="main")
         GlobalHydra.instance().clear()
+        loader = Hydra.create_main_hydra2("docs", search_path).config_loader
+        parser = OverridesParser.create()
+        try:
+            for point in self._points(parser.parse_overrides(words)):
+                overrides = parser.parse_overrides(point)
+                groups = [o for o in overrides if loader.get_group_options(o.key_or_group)]
+                choice = (str(with_my_kd), *sorted(str(o.input_line) for o in groups))
+                if choice not in self.bases:
+                    lines = [str(o.input_line) for o in groups]
+                    self.bases[choice] = compose("config", overrides=lines, return_hydra_config=True)
+                cfg = copy.deepcopy(self.bases[choice])
+                ConfigLoaderImpl._apply_overrides_to_config([o for o in overrides if o not in groups], cfg)
+                HydraConfig.instance().set_config(cfg)
+                yield cfg
+        finally:
+            HydraConfig.instance().cfg = None
+            GlobalHydra.instance().clear()
+
+    def without_adjustments(self, real: Callable[[], DictConfig]) -> DictConfig:
+        """`config.keys._without_adjustments`, once for each choice of groups."""
+        runtime = HydraConfig.get().runtime
+        choice = str([runtime.choices, [source.path for source in runtime.config_sources]])
+        if choice not in self.group_defaults:
+            self.group_defaults[choice] = real()
+        return self.group_defaults[choice]
+
+    @staticmethod
+    def _without_flags(words: list[str]) -> tuple[bool, list[str]]:
+        """Whether the command names the user's folder, and its overrides."""
+        plain, words, with_my_kd = [], list(words), False
+        while words:
+            word = words.pop(0)
+            if word == "--config-dir":
+                with_my_kd = words.pop(0) == "my_kd"
+                assert with_my_kd
+            elif word in FLAGS_WITH_VALUE:
+                words.pop(0)
+            elif word.startswith("-"):
+                assert word in OTHER_FLAGS, f"unknown flag {word}"
+            else:
+                plain.append(word)
+        return with_my_kd, plain
+
+    @staticmethod
+    def _points(overrides: list[Override]) -> list[list[str]]:
+        """The first and the last point of a sweep, or the only one."""
+        values = []
+        for override in overrides:
+            line = str(override.input_line)
+            choices = list(override.sweep_string_iterator()) if override.is_sweep_override() else []
+            values.append([f"{line.partition('=')[0]}={choice}" for choice in choices] or [line])
+        points = list(itertools.product(*values))
+        return [list(point) for point in dict.fromkeys((points[0], points[-1]))]
 
 
-@pytest.mark.parametrize("command", RUNNER, ids=[f"{page}: {command}" for command, page in RUNNER.items()])
-def test_a_command_composes(command: str, my_kd: Path, importable: None) -> None:
+@pytest.fixture(scope="session")
+def composer(my_kd: Path) -> Composer:
+    gc.collect()
+    gc.freeze()  # composing makes many objects; without PyTorch's in the collections it takes three quarters of the time
+    return Composer(my_kd)
+
+
+# A check that a guide makes is made by test_a_guide_works_as_written.
+COMPOSED = {
+    command: page
+    for command, page in RUNNER.items()
+    if not (page.startswith("docs/guides/own_") and "task=check" in command.split())
+}
+
+
+@pytest.mark.parametrize("command", COMPOSED, ids=[f"{page}: {command}" for command, page in COMPOSED.items()])
+def test_a_command_composes(
+    command: str, composer: Composer, importable: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Groups, keys, values, `_target_`s, arguments and feature names of the command are valid."""
-    for cfg in composed(overrides(command) or [], my_kd):
+    real = keys._without_adjustments
+    monkeypatch.setattr(keys, "_without_adjustments", lambda: composer.without_adjustments(real))
+    for cfg in composer.configurations(overrides(command) or []):
         OmegaConf.set_struct(cfg, False)
         cfg = cfg.copy()
         del cfg["hydra"]
