@@ -18,6 +18,7 @@ from kd_runner.distillation.loss_terms import LossTerm, weighted_total
 from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError
 from kd_runner.runtime.run_folder import RunFolder
+from kd_runner.tasks.memory_rows import check_memory_rows
 
 console = Console(width=140, highlight=False)
 
@@ -144,7 +145,7 @@ def check_indices(terms: list[LossTerm], data: DataModule, count: int = 8) -> No
     sample is augmented, and nobody else's. Else the loss stays finite and teaches nothing. Below 0 stands for none.
 
     Raises:
-        ConfigError: numbers that change or are shared, or fewer rows than samples.
+        ConfigError: numbers that change or are shared; see also `check_memory_rows`.
     """
     # Draws of a sampler may repeat frames, whose numbers they pass on.
     samples = getattr(data.train.samples, "num_indices", len(data.train))
@@ -165,9 +166,7 @@ def check_indices(terms: list[LossTerm], data: DataModule, count: int = 8) -> No
             for number in first | second:
                 if owners.setdefault(number, i) != i and samples == len(data.train):
                     raise ConfigError(f"{key}: samples {owners[number]} and {i} are both {spec} {number}")
-        rows = getattr(term.fn, "n_data", None)
-        if rows is not None and rows < samples:
-            raise ConfigError(f"loss.{term.name}.fn.n_data={rows}: there are {samples} training samples")
+    check_memory_rows(terms, data)
 
 
 def _numbers(sample: dict[str, Any], term: LossTerm) -> set[int]:

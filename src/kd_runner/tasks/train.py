@@ -21,6 +21,7 @@ from kd_runner.runtime.files import write_json, write_text
 from kd_runner.runtime.ranks import is_first
 from kd_runner.runtime.run_folder import RunFolder
 from kd_runner.tasks.evaluate import validate
+from kd_runner.tasks.memory_rows import check_memory_rows
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def fit_and_report(
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     module = build.distiller(cfg, student, teacher, data.example())
+    check_memory_rows(module.terms, data)
     len(data.val)  # a wrong path must not show only after the first epoch
     trainer = build.trainer(cfg, run)
 

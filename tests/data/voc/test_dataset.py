@@ -51,6 +51,17 @@ def test_a_sample_is_the_image_its_labels_and_what_is_valid(root: Path) -> None:
     assert all(type(v) is torch.Tensor for v in sample.values())
 
 
+def test_label_maps_of_another_folder(root: Path) -> None:
+    """The augmented masks lie beside the published ones."""
+    folder = root / "VOCdevkit" / "VOC2012" / "SegmentationClassAug"
+    with pytest.raises(ValueError, match=r"SegmentationClassAug"):
+        voc(root, mask_folder="SegmentationClassAug")
+    folder.mkdir()
+    for name in "ab":
+        Image.fromarray(np.full_like(LABELS, 7)).save(folder / f"{name}.png")
+    assert (voc(root, mask_folder="SegmentationClassAug")[0]["target"] == 7).all()
+
+
 def test_padding_is_void_and_not_valid(root: Path) -> None:
     sample = voc(root, size=8)[0]
     assert np.array_equal(sample["target"][:3, :5].numpy(), LABELS)

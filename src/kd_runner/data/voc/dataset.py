@@ -35,6 +35,7 @@ class VOCSegmentation(Dataset[dict[str, Tensor]]):
         transform: maps (image, mask) to (image, mask), as tv_tensors; pads the mask with 255.
         num_classes: labels are 0 .. num_classes - 1.
         labeled: read the label maps.
+        mask_folder: folder of the label maps; `SegmentationClassAug` holds those of the augmented list (`trainaug`).
 
     Raises:
         ValueError: folder, list or files are missing, or an image is listed twice. On access: a file that cannot be
@@ -50,9 +51,11 @@ class VOCSegmentation(Dataset[dict[str, Tensor]]):
         transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
         num_classes: int = 21,
         labeled: bool = True,
+        mask_folder: str = "SegmentationClass",
     ):
         self.folder = _folder(Path(root).expanduser())
         self.split, self.transform, self.num_classes, self.labeled = split, transform, num_classes, labeled
+        self.mask_folder = mask_folder
         self.ids = self._rest() if split == "rest" else self._list(split)
         if not self.ids:
             raise ValueError(f"the list {split!r} of {self.folder} names no image")
@@ -61,9 +64,7 @@ class VOCSegmentation(Dataset[dict[str, Tensor]]):
             raise ValueError(f"the list {split!r} of {self.folder} names {twice} twice")
         require_files(self.folder / "JPEGImages", [f"{name}.jpg" for name in self.ids], f"the list {split!r}")
         if labeled:
-            require_files(
-                self.folder / "SegmentationClass", [f"{name}.png" for name in self.ids], f"the list {split!r}"
-            )
+            require_files(self.folder / mask_folder, [f"{name}.png" for name in self.ids], f"the list {split!r}")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -98,7 +99,7 @@ class VOCSegmentation(Dataset[dict[str, Tensor]]):
         return self.folder / "JPEGImages" / f"{name}.jpg"
 
     def _mask(self, name: str) -> Path:
-        return self.folder / "SegmentationClass" / f"{name}.png"
+        return self.folder / self.mask_folder / f"{name}.png"
 
     def _list(self, split: str) -> list[str]:
         lists = self.folder / "ImageSets" / "Segmentation"
