@@ -9,10 +9,10 @@ from kd_runner.geometry.orion_coder import best_boxes, decode, encode
 BOUNDS = torch.tensor([-60.0, -60, -10, 60, 60, 10])
 
 
-def test_numbers_of_a_code() -> None:
-    """The code is Bench2Drive's: width before length, yaw -heading - pi/2, whose sine and cosine are -cos and -sin."""
+def test_the_order_of_a_code_is_the_public_one() -> None:
+    """x, y, log w, log l, z, log h, then sine and cosine of -heading - pi/2, which are -cos and -sin of the heading."""
     box = torch.tensor([3.0, -4.0, 0.5, 4.5, 2.0, 1.6, 2.0, 5.0, -1.0])
-    expected = [3, -4, 0.5, *(math.log(v) for v in (2, 4.5, 1.6)), -math.cos(2), -math.sin(2), 5, -1]
+    expected = [3, -4, math.log(2), math.log(4.5), 0.5, math.log(1.6), -math.cos(2), -math.sin(2), 5, -1]
     torch.testing.assert_close(encode(box), torch.tensor(expected))
 
 
@@ -39,3 +39,12 @@ def test_boxes_below_the_score_or_out_of_range_are_dropped() -> None:
     _, scores, labels = best_boxes(torch.tensor([[[2.0], [3.0], [-3.0]]]), codes, 9, 0.2, BOUNDS)
     assert labels.tolist() == [[-1, 0, -1]]
     assert (scores > 0).tolist() == [[False, True, False]]
+
+
+def test_the_range_is_that_of_the_center() -> None:
+    """Number 4 of a code is z; a large number 2 is a wide box."""
+    codes = torch.zeros(1, 2, 10)
+    codes[0, 0, 4] = 11.0
+    codes[0, 1, 2] = 11.0
+    _, _, labels = best_boxes(torch.tensor([[[2.0], [1.0]]]), codes, 2, 0.2, BOUNDS)
+    assert labels.tolist() == [[-1, 0]]

@@ -57,6 +57,21 @@ def test_rows_heads_and_queries_do_not_scale_it() -> None:
     assert torch.allclose(AttentionKL()([student.repeat(3, 2, 1, 1)], [teacher.repeat(3, 2, 1, 1)]), single)
 
 
+def test_padding_queries_do_not_count() -> None:
+    student, teacher = maps(2, 3, 5, 1), maps(2, 3, 5, 2)
+    mask = torch.tensor([[True] * 5, [True, True, False, False, False]])
+    expected = np.average(
+        [divergence(student[:1], teacher[:1]), divergence(student[1:, :, :2], teacher[1:, :, :2])], weights=[5, 2]
+    )
+    assert AttentionKL()([student], [teacher], query_mask=[mask]).item() == pytest.approx(expected, rel=1e-4)
+    student[1, :, 2:] = maps(1, 3, 5, 7)[0, :, 2:]
+    assert AttentionKL()([student], [teacher], query_mask=[mask]).item() == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(ValueError, match=r"level 0: query mask \(2, 4\), 2 rows of 5 queries"):
+        AttentionKL()([student], [teacher], query_mask=[mask[:, :4]])
+    with pytest.raises(ValueError, match="1 student levels, 2 query masks"):
+        AttentionKL()([student], [teacher], query_mask=[mask, mask])
+
+
 def test_heads_are_compared_with_the_heads_they_came_from() -> None:
     teacher = maps(2, 4, 5)
     assert AttentionKL()([teacher[:, [2, 0]]], [teacher], numbers([[2, 0]])).item() == pytest.approx(0, abs=1e-6)

@@ -22,6 +22,8 @@ TINY = [
     "teacher.features.block_mid=img_backbone.blocks.0", "teacher.features.block_high=img_backbone.blocks.1",
     "teacher.features.attention_mid=img_backbone.blocks.0.attn.attn_weights",
     "teacher.features.attention_high=img_backbone.blocks.1.attn.attn_weights",
+    "teacher.features.token_mask_mid=img_backbone.blocks.0.token_mask",
+    "teacher.features.token_mask_high=img_backbone.blocks.1.token_mask",
     "teacher.features.kept_heads_mid=img_backbone.blocks.0.attn.head_index",
     "teacher.features.kept_heads_high=img_backbone.blocks.1.attn.head_index",
 ]  # fmt: skip

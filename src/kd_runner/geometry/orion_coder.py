@@ -1,7 +1,11 @@
 """Box codes of ORION's detection head, and decoding of its best boxes.
 
-A code is ten numbers: x, y, z, log w, log l, log h, sin, cos, vx, vy, of boxes in Bench2Drive's convention (w, l, h;
-yaw = -heading - pi/2). Meters, radians, m/s.
+A code is ten numbers in the order of the public code: x, y, log w, log l, z, log h, sin, cos, vx, vy, of boxes in
+Bench2Drive's convention (w, l, h; yaw = -heading - pi/2). Meters, radians, m/s.
+
+The public head has a peculiarity that public weights were trained with: it adds the reference point to the numbers 0,
+1, 2 of its output and maps them through a sigmoid to the range of x, y, z, although number 2 is log w; z (number 4) is
+the plain output. See `models.orion.detection_head`. Codes here are those after this step.
 """
 
 import torch
@@ -22,8 +26,9 @@ def encode(boxes: Tensor) -> Tensor:
     Returns:
         `(..., 10)`.
     """
-    center, size, yaw, velocity = to_bench2drive(boxes).split((3, 3, 1, 2), dim=-1)
-    return torch.cat((center, size.clamp(min=_MIN_SIZE_M).log(), yaw.sin(), yaw.cos(), velocity), dim=-1)
+    x, y, z, width, length, height, yaw, vx, vy = to_bench2drive(boxes).unbind(-1)
+    log_w, log_l, log_h = (size.clamp(min=_MIN_SIZE_M).log() for size in (width, length, height))
+    return torch.stack((x, y, log_w, log_l, z, log_h, yaw.sin(), yaw.cos(), vx, vy), dim=-1)
 
 
 def decode(codes: Tensor) -> Tensor:
@@ -35,8 +40,9 @@ def decode(codes: Tensor) -> Tensor:
     Returns:
         `(..., 9)`, as in `geometry.boxes3d`.
     """
-    center, size, sine, cosine, velocity = codes.split((3, 3, 1, 1, 2), dim=-1)
-    return from_bench2drive(torch.cat((center, size.exp(), torch.atan2(sine, cosine), velocity), dim=-1))
+    x, y, log_w, log_l, z, log_h, sin, cos, vx, vy = codes.unbind(-1)
+    boxes = (x, y, z, log_w.exp(), log_l.exp(), log_h.exp(), torch.atan2(sin, cos), vx, vy)
+    return from_bench2drive(torch.stack(boxes, dim=-1))
 
 
 def best_boxes(

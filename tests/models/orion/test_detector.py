@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kd_runner.distillation.features import FeatureExtractor
+from kd_runner.distillation.student import share_modules
 from kd_runner.losses.orion_detection import OrionDetectionLoss
 from kd_runner.losses.orion_map import OrionMapLoss
 from kd_runner.models.orion.detector import Orion
@@ -158,3 +160,16 @@ def test_errors_name_the_argument(small: Build, frame: Frame) -> None:
         detect(small(stride=4), frame)
     with pytest.raises(ValueError, match=r"num_propagated: .*memory_length=5, got 9"):
         small(num_propagated=9)
+
+
+def test_a_student_with_frozen_heads_gets_one_to_many_lines(small: Build, frame: Frame) -> None:
+    """Frozen modules stay in evaluation mode while the student trains."""
+    teacher = small(backbone=nn.Sequential(nn.Conv2d(3, 8, 8, stride=8)))
+    net = FeatureExtractor(small(backbone=nn.Sequential(nn.Conv2d(3, 8, 8, stride=8))), inputs={}, features={})
+    share_modules(net, "img_backbone", teacher)
+    net.net.train()
+    for module in net.frozen:
+        module.eval()
+    outputs = net.net(**frame)
+    assert outputs["line_logits_one2many"].shape[2] == outputs["lines_one2many"].shape[2] == 8
+    assert detect(net.net.eval(), frame)["lines_one2many"].shape[2] == 0

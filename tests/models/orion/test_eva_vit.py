@@ -183,6 +183,18 @@ def test_hooked_weights_and_head_outputs_agree_with_the_fused_path():
     assert not seen
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_token_mask_marks_the_padding_of_windows(checkpointing):
+    """A 5 x 5 grid in four windows of 3 x 3: 11 of 36 tokens are padding. A global block has none."""
+    net, masks = small_net(checkpointing=checkpointing).train(), []
+    hooks = [b.token_mask.register_forward_hook(lambda m, a, out: masks.append(out)) for b in net.blocks]
+    net(torch.randn(2, 3, 20, 20, dtype=torch.float64)).sum().backward()
+    [hook.remove() for hook in hooks]
+    assert [tuple(m.shape) for m in masks] == [(8, 9), (2, 25)] and masks[1].all()
+    assert masks[0].reshape(2, 4, 9).sum(-1).tolist() == [[9, 6, 6, 4]] * 2
+    assert masks[0][1].reshape(3, 3).tolist() == [[True, True, False]] * 3
+
+
 def test_checkpointing_changes_no_gradient_and_hooks_a_block_once():
     image, calls, grads = torch.randn(1, 3, 20, 20, dtype=torch.float64), [], []
     for checkpointing in (False, True):

@@ -146,7 +146,9 @@ class Orion(nn.Module):
         if pose is not None:
             memories = self._memory.read(pose, memories)
         logits, codes, queries = self.pts_bbox_head(tokens, token_positions, memories[0], denoising)
-        line_logits, lines, line_queries = self.map_head(tokens, token_positions, memories[1])
+        line_logits, lines, line_queries = self.map_head(
+            tokens, token_positions, memories[1], one_to_many=self.training
+        )
         num_denoising = denoising.mask.shape[1] if denoising is not None else 0
         num_lane = self.map_head.num_lane
         outputs = {
@@ -187,6 +189,7 @@ class Orion(nn.Module):
     def _update_memory(
         self, pose: FramePose, memories: tuple[Memory, ...], outputs: dict[str, Tensor], queries: tuple[Tensor, Tensor]
     ) -> None:
+        # The first three numbers of a code, as in the public code, although the third is log w and not z.
         references = outputs["codes"][-1, :, :, None, :3], outputs["lines"][-1]
         scores = outputs["logits"][-1].amax(-1), outputs["line_logits"][-1].amax(-1)
         heads = zip(memories, queries, references, scores)

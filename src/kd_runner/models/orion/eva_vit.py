@@ -117,6 +117,9 @@ class SwiGlu(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block on a token grid.
 
+    A forward hook on `token_mask` receives the mask `(rows, tokens)` of the rows of the attention, False for the padding
+    of windows. It is computed only while a hook is registered.
+
     Args:
         dim: channels of tokens.
         num_heads: attention heads.
@@ -138,14 +141,23 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = SwiGlu(dim, hidden)
         self.drop_path = StochasticDepth(drop_path, mode="row")
+        self.token_mask = nn.Identity()
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         """Apply the block to `x (B, H, W, dim)`; `rope` as in `Attention.forward`."""
+        if self.token_mask._forward_hooks:
+            self.token_mask(self._token_mask(x))
         # Checkpointed inside the block, so that a hook on the block is not called again by the recomputation.
         if self.checkpointing and self.training and torch.is_grad_enabled():
             # Hooks are removed before the backward pass; the recomputation must take the same path.
             return checkpoint(self._forward, x, rope, self.attn.weights_hooked(), use_reentrant=False)
         return self._forward(x, rope)
+
+    def _token_mask(self, x: Tensor) -> Tensor:
+        mask = torch.ones_like(x[..., :1], dtype=torch.bool)
+        if self.window_size:
+            mask = split_windows(mask, self.window_size)
+        return mask.flatten(1)
 
     def _forward(self, x: Tensor, rope: tuple[Tensor, Tensor], compute_weights: bool | None = None) -> Tensor:
         height, width = x.shape[1:3]

@@ -15,7 +15,7 @@ class OrionHeadM(QueryHead):
 
     The reference point of point p of line q is sigmoid(W (line_embedding_q + point_embedding_p) + b).
 
-    In training, `num_lane * one_to_many` further queries are decoded by the same layers, and each true line is matched
+    For training, `num_lane * one_to_many` further queries are decoded by the same layers, and each true line is matched
     to `one_to_many` of them (Jia et al. 2023, "H-DETR", arXiv 2207.13080). The two groups do not attend to each other.
 
     Args:
@@ -44,20 +44,24 @@ class OrionHeadM(QueryHead):
         """Memory of the first frame of a scene."""
         return initial_memory(batch, self.dim, self.memory_length, self.bounds.new_zeros(0, self.num_points, 3))
 
-    def forward(self, tokens: Tensor, token_positions: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode lines with Q queries: `num_lane`, in training followed by the one-to-many queries.
+    def forward(
+        self, tokens: Tensor, token_positions: Tensor, memory: Memory, one_to_many: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode lines with Q queries: `num_lane`, with `one_to_many` followed by the one-to-many queries.
 
         Args:
             tokens: `(B, T, in_channels)`, image tokens.
             token_positions: `(B, T, dim)`, their position encodings.
             memory: of `memory_length` lines.
+            one_to_many: decode the one-to-many queries too. An argument and not the mode of this module: a student
+                with a frozen head keeps the head in evaluation mode.
 
         Returns:
             Logits `(depth, B, Q, classes)`, points `(depth, B, Q, points, 3)` in meters, and the queries of the last
             layer `(B, Q, dim)`.
         """
         lines = self.instance_embedding_lane.weight
-        if not self.training:
+        if not one_to_many:
             lines = lines[: self.num_lane]
         references = self.reference_points_lane(lines[:, None] + self.points_embedding_lane.weight).sigmoid()
         batch = tokens.shape[0]
