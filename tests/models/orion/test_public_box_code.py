@@ -22,7 +22,7 @@ def logit(p: float) -> float:
 
 
 def raw_output(x: float, y: float, z: float, w: float, l: float, h: float, heading: float) -> list[float]:  # noqa: E741
-    """What the public head regresses for a box: numbers 0 to 2 before the sigmoid and relative to the reference point."""
+    """Raw output of the public head for a box: numbers 0 to 2 are before the sigmoid, relative to the reference."""
     yaw = -heading - math.pi / 2
     bounded = [(x + 51.2) / 102.4, (y + 51.2) / 102.4, (math.log(w) + 5) / 8]
     start = [logit(p) - logit(u) for p, u in zip(bounded, REFERENCE)]

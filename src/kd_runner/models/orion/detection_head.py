@@ -19,8 +19,8 @@ class OrionHead(QueryHead):
     """Detection head of ORION. All decoder layers share one classification and one regression branch, which the state
     dict lists `depth` times.
 
-    Box codes have the public order x, y, log w, log l, z, log h, sin, cos, vx, vy (see `geometry.orion_coder`). With the
-    raw output r of a layer and the normalized reference point u,
+    Box codes have the public order x, y, log w, log l, z, log h, sin, cos, vx, vy (see `geometry.orion_coder`). With
+    the raw output r of a layer and the normalized reference point u,
 
         code_i = min_i + (max_i - min_i) * sigmoid(r_i + logit(u_i))  for i = 0, 1, 2,   code_i = r_i otherwise,
 

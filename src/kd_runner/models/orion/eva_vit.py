@@ -117,8 +117,8 @@ class SwiGlu(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block on a token grid.
 
-    A forward hook on `token_mask` receives the mask `(rows, tokens)` of the rows of the attention, False for the padding
-    of windows. It is computed only while a hook is registered.
+    A forward hook on `token_mask` receives the mask `(rows, tokens)` of the rows of the attention, False for padding of
+    windows. It is computed only while a hook is registered.
 
     Args:
         dim: channels of tokens.
