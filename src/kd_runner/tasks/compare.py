@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file
 
 from kd_runner.config import build
 from kd_runner.data.module import DataModule
@@ -124,10 +126,18 @@ def _check_same_start(folders: list[Path]) -> None:
     ConfigError: arms of one seed started from different weights, so their difference is not the distillation alone.
     """
     files = [folder / "student_untrained.safetensors" for folder in folders]
-    digests = {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    if len(digests) > 1:
+    if len({_weights_digest(file) for file in files}) > 1:
         names = ", ".join(folder.name for folder in folders)
         raise ConfigError(f"task.arms: {names} started from different weights; an arm may not change the student's net")
+
+
+def _weights_digest(file: Path) -> str:
+    """SHA-256 of names, types, shapes and values; the order of a header's entries differs from file to file."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(load_file(file).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _costs(cfg: DictConfig, folder: Path, nets: Mapping[str, FeatureExtractor], data: DataModule) -> dict[str, Any]:
