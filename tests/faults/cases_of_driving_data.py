@@ -98,7 +98,7 @@ _OF_NUSCENES: dict[str, tuple[str, Arrange]] = {
     "annotations without size": (r"sample_annotation.*size", _every("sample_annotation", lambda row: row.pop("size"))),
     "samples of no scene": (r"scene", _every("sample", lambda row: row.update(scene_token="nothing"))),
     "annotations of no instance": (
-        r"sample_annotation.*instance",
+        r"sample_annotation\.json names 'nothing', which is in no table",
         _every("sample_annotation", lambda row: row.update(instance_token="nothing")),
     ),
     "boxes of nan": (r"sample_annotation.*(nan|finite)", _every("sample_annotation", lambda row: row.update(translation=[float("nan")] * 3))),

@@ -67,7 +67,7 @@ CASES = {
     "a tab in a yaml file": Case("voc", _OWN, r"own\.yaml.*line 2", _loss(yaml="own:\n\tweight: 1.0\n")),
     "an open bracket in a yaml file": Case("voc", _OWN, r"own\.yaml.*line", _loss(yaml="own: {weight: 1.0\n")),
     "a loss file that is empty": Case("voc", _OWN, r"own", _loss(yaml="")),
-    "a loss without weight": Case("voc", _OWN, r"loss\.own.*weight", _loss(yaml=_YAML.replace("weight: 1.0", "w: 1.0"))),
+    "a loss without weight": Case("voc", _OWN, r"loss\.own\.w", _loss(yaml=_YAML.replace("weight: 1.0", "w: 1.0"))),
     "a loss without inputs": Case("voc", _OWN, r"loss\.own.*inputs", _loss(yaml=_YAML.replace("inputs:", "input:"))),
     "a loss without fn": Case("voc", _OWN, r"loss\.own.*fn", _loss(yaml=_YAML.replace("fn:", "function:"))),
     "a loss with a syntax error": Case("voc", _OWN, r"loss\.own\.fn.*own_loss", _loss("def value(:\n")),
@@ -95,7 +95,7 @@ CASES = {
     "safetensors that are cut short": Case("voc", "teacher.checkpoint={folder}/t.safetensors", r"teacher\.checkpoint.*t\.safetensors", _write("t.safetensors", b"\x10\0\0\0\0\0\0\0{")),
     "a student that is text": Case("voc", "task=evaluate student.checkpoint={folder}/s.pth", _STUDENT, _write("s.pth", b"hello")),
     # Tasks.
-    "evaluate nothing": Case("voc", "task=evaluate", r"student\.checkpoint"),
+    "evaluate nothing": Case("voc", "task=evaluate teacher.checkpoint=null", r"student\.checkpoint"),
     "export nothing": Case("voc", "task=export", r"student\.checkpoint"),
     "export without an export": Case("voc", "task=export export=none student.checkpoint={folder}/s.pth", "export|student"),
     "evaluate what is not there": Case("voc", "task=evaluate student.checkpoint=nowhere.safetensors", r"student\.checkpoint.*nowhere"),

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,12 @@ def instantiate_checked(node: Any, key: str, **more: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, ConfigError):
             raise cause from error
+        part = re.search(rf"full_key: ({re.escape(key)}\.\S+)", str(error))  # what could not be made may lie within
+        key = key if part is None else part[1]
         if isinstance(cause, ValueError | TypeError | OSError):
             raise ConfigError(f"{key}: {cause}") from error
+        if isinstance(cause, ArithmeticError | LookupError | RuntimeError):
+            raise ConfigError(f"{key}: {type(cause).__name__}: {cause}") from error
         raise
 
 
@@ -144,7 +149,7 @@ def rebuild_pruned(cfg: DictConfig, role: str, module: nn.Module) -> Pruned | No
     path = cfg[role].checkpoint
     if path is None:
         return None
-    header = student_file.read_header(checkpoints.find_file(path, role))
+    header = student_file.read_header(checkpoints.file_of_role(path, role))
     return None if header.pruning is None else rebuild(module, header.pruning, path)
 
 

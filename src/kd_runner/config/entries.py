@@ -71,8 +71,17 @@ def check_choices(cfg: DictConfig) -> None:
         for choice in chosen:
             if chosen.count(choice) > 1:
                 raise ConfigError(f"{group}=[{','.join(chosen)}]: {choice!r} is there twice; name it once")
+        for choice in _empty_files(group, chosen):
+            raise ConfigError(f"{group}={choice}: its file is empty; it holds an entry, e.g. {choice}: {{...}}")
         if not cfg.get(group):
             raise ConfigError(f"{group}=[]: {hint}")
+
+
+def _empty_files(group: str, chosen: list[str]) -> list[str]:
+    """Those of the chosen files that have no content."""
+    loader: Any = GlobalHydra.instance().config_loader() if chosen else None
+    files = {choice: loader.repository.load_config(f"{group}/{choice}") for choice in chosen}
+    return [choice for choice, file in files.items() if file is not None and not file.config]
 
 
 def _choices(group: str) -> list[str]:

@@ -72,6 +72,8 @@ RANGES: dict[str, tuple[Callable[[Any], bool], bool, str]] = {
     "trainer.gradient_clip_val": (_number(0, above=True), True, "a number above 0, or null for no clipping"),
     "trainer.deterministic": (
         lambda v: v in (True, False, "warn", "auto"), True, "true, false, warn or auto"),
+    "export.samples": (_int_from(1), False, "a whole number from 1"),
+    "export.tolerance": (_number(0), False, "a number from 0"),
     "task.workers": (_int_from(1), True, "a whole number from 1, or null for one per core"),
 }  # fmt: skip
 

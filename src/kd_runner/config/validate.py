@@ -38,7 +38,10 @@ def _check_inputs(cfg: DictConfig) -> None:
 
     for group in ("loss", "metric"):
         for name, node in cfg[group].items():
-            spec = InputSpec(OmegaConf.to_container(node.inputs))
+            try:
+                spec = InputSpec(OmegaConf.to_container(node.inputs))
+            except ConfigError as error:
+                raise ConfigError(f"{group}.{name}.inputs: {error}") from error
             for role in ("student", "teacher"):
                 for feature in sorted(set(spec.required_features(role)) - set(cfg[role].features)):
                     hint = nearest(feature, cfg[role].features)

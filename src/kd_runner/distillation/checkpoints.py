@@ -61,6 +61,18 @@ def find_file(path: str | Path, role: str = "student") -> Path:
     raise ConfigError(f"{path} is a folder without {role}.safetensors{hint}. Name a weights file")
 
 
+def file_of_role(path: str | Path, role: str) -> Path:
+    """`find_file` for `<role>.checkpoint` of the configuration.
+
+    Raises:
+        ConfigError: the folder holds no such file.
+    """
+    try:
+        return find_file(path, role)
+    except ConfigError as error:
+        raise ConfigError(f"{role}.checkpoint: {error}") from error
+
+
 def read(path: str | Path, key: str) -> dict[str, Tensor]:
     """Tensors of a `.safetensors`, or of a torch file, by name. Runs no code from the file (`weights_only=True`).
 

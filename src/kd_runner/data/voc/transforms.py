@@ -47,7 +47,14 @@ def train(
 
     Returns:
         Callable on (image, mask), as tv_tensors.
+
+    Raises:
+        ValueError: a crop that is no whole number from 1, a scale that is not two ascending factors above 0.
     """
+    if not isinstance(crop, int) or crop < 1:
+        raise ValueError(f"crop={crop}: must be a whole number of pixels, at least 1")
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+        raise ValueError(f"scale={list(scale)}: must be the lowest and the highest factor, above 0")
     steps: list[v2.Transform] = [
         RandomScale(*scale),
         v2.RandomCrop(crop, pad_if_needed=True, fill=_FILL),

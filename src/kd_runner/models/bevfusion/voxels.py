@@ -108,8 +108,10 @@ def grid_shape(voxel_size: Sequence[float], point_cloud_range: Sequence[float]) 
     """Cells along x, y, z.
 
     Raises:
-        ValueError: the range is no whole number of voxels.
+        ValueError: a size of 0 or below; the range is no whole number of voxels.
     """
+    if min(voxel_size) <= 0:
+        raise ValueError(f"voxel_size={list(voxel_size)}: must be above 0")
     shape = []
     for axis, size, low, high in zip("xyz", voxel_size, point_cloud_range[:3], point_cloud_range[3:]):
         cells = (high - low) / size

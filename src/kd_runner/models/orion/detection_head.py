@@ -43,7 +43,7 @@ class OrionHead(QueryHead):
             where a head attends in which direction its value lies.
 
     Raises:
-        ValueError: `num_propagated` exceeds `memory_length`.
+        ValueError: no query; `num_propagated` exceeds `memory_length`.
     """
 
     def __init__(
@@ -52,6 +52,8 @@ class OrionHead(QueryHead):
         position_init_queries: bool = False,
     ):  # fmt: skip
         super().__init__(position_layers, in_channels, size, bounds, num_points)
+        if num_query < 1:
+            raise ValueError(f"num_query={num_query}: must be at least 1")
         if not 0 <= num_propagated <= memory_length:
             raise ValueError(f"num_propagated: must be in 0..memory_length={memory_length}, got {num_propagated}")
         self.num_propagated, self.memory_length = num_propagated, memory_length

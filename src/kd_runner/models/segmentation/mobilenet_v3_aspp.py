@@ -71,8 +71,8 @@ class MobileNetV3ASPP(nn.Module):
             without a download.
 
     Raises:
-        ValueError: stem_stride is neither 1 nor 2; published weights with a `width_mult` other than 1, or a failed
-            download.
+        ValueError: no class; a width_mult of 0 or below; stem_stride is neither 1 nor 2; published weights with a
+            `width_mult` other than 1, or a failed download.
     """
 
     def __init__(
@@ -90,6 +90,10 @@ class MobileNetV3ASPP(nn.Module):
         weights_backbone: str | None = None,
     ) -> None:
         super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes={num_classes}: must be at least 1")
+        if width_mult <= 0:
+            raise ValueError(f"width_mult={width_mult}: must be above 0")
         if stem_stride not in (1, 2):
             raise ValueError(f"stem_stride={stem_stride}: must be 1 or 2")
         self.features = _features(width_mult, dilated, stem_stride, norm_momentum, weights_backbone)
