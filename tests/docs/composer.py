@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from kd_runner.config.compose import CONF, register
 
-FLAGS_WITH_VALUE = {"--cfg", "-p", "--package"}
+FLAGS_WITH_VALUE = {"--cfg", "--info", "-p", "--package"}
 OTHER_FLAGS = {"-m", "--help", "--resolve"}
 
 
