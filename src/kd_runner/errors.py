@@ -12,7 +12,7 @@ class ConfigError(ValueError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """ " Did you mean 'x'?" for a misspelt name, the list of names where none is near or few are known."""
     known = sorted({str(k) for k in known})
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = [k for k in known if k.lower() == name.lower()] or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f" Did you mean {close[0]!r}?"
     # A path whose last part is right: 'layer4' for 'backbone.layer4'.

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,6 +83,18 @@ def test_a_fit_goes_through_the_whole_schedule(tmp_path: Path) -> None:
     expected = [1 + 1.5 * (1 + math.cos(math.pi * step / last)) for step in range(last + 1)]
     assert [temperature for temperature, _ in diary.lines] == pytest.approx(expected)
     assert [alpha for _, alpha in diary.lines] == pytest.approx([0.9 - 0.8 * step / last for step in range(last + 1)])
+
+
+def test_the_last_step_has_the_last_value_and_a_single_step_the_first(tmp_path: Path) -> None:
+    diary = fit(tmp_path, KDSchedule(Schedule(4, 1), Schedule(0.9, 0.1)), distiller())
+    assert diary.lines[0] == (4.0, 0.9) and diary.lines[-1] == pytest.approx((1.0, 0.1))
+    module, one = distiller(), KDSchedule(Schedule(4, 1), Schedule(0.9, 0.1))
+    values: list[float] = []
+    for step, total in ((0, 1), (0, 2), (1, 2)):
+        trainer = SimpleNamespace(global_step=step, estimated_stepping_batches=total, log_every_n_steps=1, loggers=[])
+        one.on_train_batch_start(trainer, module, None, 0)
+        values.append(float(module.alpha))  # type: ignore[arg-type]
+    assert values == pytest.approx([0.9, 0.9, 0.1])
 
 
 def test_a_resumed_fit_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ def net(seed: int = 0, classes: int = 3) -> nn.Sequential:
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
-    ours, theirs = one.state_dict(), other.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+    first, second = one.state_dict(), other.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
 def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -50,9 +50,9 @@ SOURCE = net(1).state_dict()
 )
 def test_layouts_of_other_frameworks_load(tmp_path: Path, content: dict[str, Any], options: dict[str, Any]) -> None:
     torch.save(content, tmp_path / "x.pth")
-    ours = net()
-    coverage = checkpoints.load(ours, tmp_path / "x.pth", "teacher.checkpoint", **options)
-    assert same(ours, net(1))
+    student = net()
+    coverage = checkpoints.load(student, tmp_path / "x.pth", "teacher.checkpoint", **options)
+    assert same(student, net(1))
     assert sorted(coverage.matched) == sorted(SOURCE)
     assert coverage.complete == ("extra" not in content)
 
@@ -64,16 +64,16 @@ def test_both_kinds_of_file_are_read(tmp_path: Path, suffix: str) -> None:
         torch.save(SOURCE, path, _use_new_zipfile_serialization=False)  # as torchvision's older files are
     else:
         student_file.save_student(net(1), path)
-    ours = net()
-    assert checkpoints.load(ours, path, "teacher.checkpoint").complete
-    assert same(ours, net(1))
+    student = net()
+    assert checkpoints.load(student, path, "teacher.checkpoint").complete
+    assert same(student, net(1))
 
 
 def test_coverage_tells_matched_missing_unexpected_dropped_and_misfits() -> None:
     tensors = {**net(1, classes=5).state_dict(), "head.weight": torch.ones(1), "aux.weight": torch.ones(1)}
     del tensors["0.bias"]
-    ours = net()
-    coverage = checkpoints.fit(ours, tensors, drop=["aux."])
+    student = net()
+    coverage = checkpoints.fit(student, tensors, drop=["aux."])
     assert coverage.missing == ["0.bias"]
     assert coverage.unexpected == ["head.weight"]
     assert coverage.dropped == ["aux.weight"]
@@ -92,9 +92,9 @@ def test_nothing_is_loaded_where_anything_does_not_fit(fault: str) -> None:
         del tensors["2.bias"]
     else:
         tensors["2.bias"] = torch.ones(7)
-    ours = net()
-    coverage = checkpoints.fit(ours, tensors)
-    assert getattr(coverage, fault) and same(ours, net())
+    student = net()
+    coverage = checkpoints.fit(student, tensors)
+    assert getattr(coverage, fault) and same(student, net())
     with pytest.raises(ConfigError, match=r"^teacher\.checkpoint: x\.pth does not fit .* teacher\.checkpoint_keys"):
         checkpoints.require(coverage, "teacher", "x.pth")
 
@@ -187,8 +187,8 @@ def test_a_failure_while_saving_leaves_the_old_student_and_no_litter(
     with pytest.raises(OSError, match="No space left"):
         student_file.save_student(net(2), path)
     assert os.listdir(tmp_path) == [path.name]
-    ours = net()
-    assert checkpoints.load(ours, path, "student.checkpoint").complete and same(ours, net(1))
+    student = net()
+    assert checkpoints.load(student, path, "student.checkpoint").complete and same(student, net(1))
 
 
 def test_a_folder_stands_for_its_weights(tmp_path: Path) -> None:
@@ -209,5 +209,27 @@ def test_nan_in_a_file_names_the_tensor(tmp_path: Path, name: str) -> None:
         torch.save(broken.state_dict(), tmp_path / name)
     else:
         student_file.save_student(broken, tmp_path / name)
-    with pytest.raises(ConfigError, match=rf"^student\.checkpoint: .*{name}: tensor '2\.weight' has 1 nan of 12"):
+    with pytest.raises(
+        ConfigError, match=rf"{name}: tensor '2\.weight' has 1 nan or infinite of 12"
+    ):
         checkpoints.read(tmp_path / name, "student.checkpoint")
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf])
+def test_infinity_in_a_file_names_the_tensor(tmp_path: Path, value: float) -> None:
+    broken = net(1)
+    broken[2].weight.data[0, 1] = value
+    torch.save(broken.state_dict(), tmp_path / "x.pth")
+    with pytest.raises(ConfigError, match=r"tensor '2\.weight' has 1 nan or infinite of 12"):
+        checkpoints.read(tmp_path / "x.pth", "student.checkpoint")
+
+
+def test_a_missing_file_is_named_with_its_nearest_neighbor(tmp_path: Path) -> None:
+    """And no tensor is read from something that is no file."""
+    student_file.save_student(net(1), tmp_path / "student.safetensors")
+    with pytest.raises(
+        ConfigError, match=r"no file .*studnt\.safetensors\. Did you mean 'student"
+    ):
+        checkpoints.read(tmp_path / "studnt.safetensors", "teacher.checkpoint")
+    with pytest.raises(ConfigError, match=r"no file .* The folder .*nowhere does not exist"):
+        checkpoints.read(tmp_path / "nowhere" / "x.pth", "teacher.checkpoint")

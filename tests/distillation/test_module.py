@@ -172,7 +172,7 @@ class Record(Callback, Logger):
     def __init__(self) -> None:
         super().__init__()
         self.curves: list[dict[str, float]] = []
-        self.minimised: list[float] = []
+        self.minimized: list[float] = []
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         if "train/loss/total" in metrics:
@@ -182,20 +182,20 @@ class Record(Callback, Logger):
         pass
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.minimised.append(outputs["loss"].item())
+        self.minimized.append(outputs["loss"].item())
 
 
 @pytest.mark.parametrize("alpha", [None, 0.0, 0.7])
-def test_the_logged_total_is_the_sum_of_the_terms_and_what_is_minimised(alpha: float | None) -> None:
+def test_the_logged_total_is_the_sum_of_the_terms_and_what_is_minimized(alpha: float | None) -> None:
     record = Record()
     fit(distiller(alpha=alpha), record)
     task, distilled = (1.0, 1.0) if alpha is None else (1 - alpha, alpha)
     assert len(record.curves) == 3
-    for step, minimised in zip(record.curves, record.minimised, strict=True):
+    for step, minimized in zip(record.curves, record.minimized, strict=True):
         terms = {name: step[f"train/loss/{name}"] for name in ("ce", "kl", "cosine")}
         expected = task * terms["ce"] + distilled * (0.5 * terms["kl"] + 0.3 * terms["cosine"])
         assert step["train/loss/total"] == pytest.approx(expected, rel=1e-6)
-        assert minimised == step["train/loss/total"]
+        assert minimized == step["train/loss/total"]
 
 
 def test_a_distilled_step_calls_the_teacher_once_and_validation_does_not() -> None:
@@ -231,8 +231,8 @@ def test_undistilled_training_is_the_same_with_and_without_a_teacher_at_hand() -
     for module in (with_teacher, alone):
         torch.manual_seed(1)
         fit(module)
-    ours, theirs = with_teacher.state_dict(), alone.state_dict()
-    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    expected = alone.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in with_teacher.state_dict().items())
 
 
 def test_alpha_zero_moves_the_student_as_no_distillation_does() -> None:
@@ -240,8 +240,8 @@ def test_alpha_zero_moves_the_student_as_no_distillation_does() -> None:
     for module in (blended, alone):
         torch.manual_seed(1)
         fit(module)
-    for ours, theirs in zip(blended.net.parameters(), alone.net.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs)
+    for value, expected in zip(blended.net.parameters(), alone.net.parameters(), strict=True):
+        torch.testing.assert_close(value, expected)
 
 
 def test_building_losses_tells_values_and_leaves_the_student_as_it_was() -> None:

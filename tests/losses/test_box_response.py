@@ -67,6 +67,17 @@ def test_is_the_weighted_mean_over_mutually_nearest_queries(radius: float, thres
     assert result.item() == pytest.approx(float(total / weights), rel=1e-5)
 
 
+def test_temperature_softens_the_classes_and_leaves_the_boxes() -> None:
+    student, teacher = answers(9, seed=1), answers(12, seed=2)
+    warm = BoxResponse(temperature=4.0, box_weight=0.0)
+    soft = [{**net, "logits": net["logits"] / 4} for net in (student, teacher)]
+    expected = 16 * value(BoxResponse(box_weight=0.0), *soft)
+    assert value(warm, student, teacher).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert expected != value(BoxResponse(box_weight=0.0), student, teacher)
+    boxes = [value(BoxResponse(temperature=t, class_weight=0.0), student, teacher) for t in (1.0, 4.0)]
+    assert torch.equal(*boxes)
+
+
 def test_a_teacher_is_matched_whatever_the_order_of_queries() -> None:
     teacher, order = answers(9, seed=1), torch.randperm(9, generator=torch.Generator().manual_seed(0))
     student = {name: tensor[..., order, :] for name, tensor in teacher.items() if tensor.ndim == 4}
@@ -99,3 +110,5 @@ def test_what_does_not_fit_is_refused() -> None:
         value(BoxResponse(code_weights=[1, 1]), answers(4, seed=1), answers(4, seed=2))
     with pytest.raises(ValueError, match="radius must be above 0"):
         BoxResponse(radius=0)
+    with pytest.raises(ValueError, match="temperature must be above 0"):
+        BoxResponse(temperature=0)

@@ -62,6 +62,17 @@ def test_a_larger_teacher_map_is_brought_to_the_students_grid() -> None:
     assert loss(student, teacher).item() == pytest.approx(distances(loss, 0, student[0], blocks).mean(), rel=1e-5)
 
 
+@pytest.mark.parametrize("teacher_size", [(8, 4), (4, 16), (8, 16)])
+def test_the_teachers_map_is_resized_to_a_grid_that_is_not_square(teacher_size: tuple[int, int]) -> None:
+    """The student's grid of 4 x 8 counts: blocks of the teacher's columns or rows are averaged or repeated."""
+    student, teacher = [maps(1, 3, 4, 8, seed=1)], [maps(1, 5, *teacher_size, seed=2)]
+    loss = built(student, teacher)
+    expected = torch.nn.functional.interpolate(teacher[0], (4, 8), mode="bilinear", align_corners=False)
+    if teacher_size == (8, 16):
+        torch.testing.assert_close(expected, teacher[0].reshape(1, 5, 4, 2, 8, 2).mean((3, 5)))
+    assert loss(student, teacher).item() == pytest.approx(distances(loss, 0, student[0], expected).mean(), rel=1e-5)
+
+
 def test_a_smaller_teacher_map_and_a_mask_of_image_size() -> None:
     """A constant map stays itself when enlarged; a location counts where its pixel of the mask does."""
     student, teacher = [maps(1, 3, 4, 4, seed=1)], [maps(1, 5, 1, 1, seed=2)]

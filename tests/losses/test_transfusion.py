@@ -184,6 +184,37 @@ def test_objects_off_the_map_and_padding_do_not_count() -> None:
     assert torch.equal(loss(**out, **batch), value)
 
 
+def test_counted_objects_alone_have_a_loss() -> None:
+    batch, loss, cost = truth(), TransFusionLoss(**GRID), {}
+    for name, counted in (("first", [True, False, False]), ("second", [False, True, False]), ("none", [False] * 3)):
+        out = guess()
+        value = loss(**out, **batch, counted=torch.tensor([counted, [False] * 3]))
+        value.backward()
+        cost[name] = value.item(), {key: tensor.grad for key, tensor in out.items()}
+    assert cost["none"][0] == 0 and all((grad == 0).all() for grad in cost["none"][1].values())
+    for name, index in (("first", 0), ("second", 1)):
+        value, grads = cost[name]
+        out = {key: tensor.detach() for key, tensor in guess().items()}
+        matches = loss.match(
+            out["codes"][0], out["cls_logits"][0], batch["gt_boxes"], batch["gt_labels"], batch["gt_mask"]
+        )
+        proposal = int(matches[1][matches[2] == index])
+        assert value > 0 and grads["codes"].abs().sum((0, 3)).nonzero().tolist() == [[0, proposal]]
+        assert grads["cls_logits"].abs().sum((0, 3)).nonzero().tolist() == [[0, proposal]]
+        label, x, y = (int(v) for v in (batch["gt_labels"][0, index], *((12, 2), (2, 8))[index]))
+        touched = grads["heatmap"].nonzero()
+        assert (touched[:, :2] == torch.tensor([0, label])).all() and grads["heatmap"][0, label, x, y] < 0
+        assert ((touched[:, 2:] - torch.tensor([x, y])).abs() <= 5).all()
+
+
+def test_counted_box_class_and_heatmap_are_sums_over_their_own_pairs() -> None:
+    """All objects counted: the box part is that of the plain loss, the class part that of matched proposals."""
+    batch, out, loss = truth(), guess(), TransFusionLoss(**GRID)
+    plain, counted = loss.parts(**out, **batch), loss.parts(**out, **batch, counted=batch["gt_mask"])
+    torch.testing.assert_close(counted["box"], plain["box"])
+    assert 0 < counted["class"] < plain["class"] and 0 < counted["heatmap"] < plain["heatmap"]
+
+
 def test_what_does_not_fit_is_said() -> None:
     batch, out = truth(), guess()
     with pytest.raises(ValueError, match="point_cloud_range"):

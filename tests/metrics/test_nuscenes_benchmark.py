@@ -63,6 +63,15 @@ def test_bicycles_in_racks_are_left_out_cars_are_not() -> None:
     assert measure({**batch, "racks": torch.zeros(1, 2, 7)})["ap/bicycle"] < 0.6
 
 
+def test_predictions_in_racks_count_for_no_class() -> None:
+    """The surest prediction of all lies in a rack: neither a bicycle nor a false alarm of any other class."""
+    rows = [(5.0, 5.0, "bicycle")] + [(-20.0 + 4 * i, 12.0, name) for i, name in enumerate(CLASSES)]
+    racks = torch.zeros(1, 2, 7)
+    racks[0, 0] = torch.tensor([5.0, 5, 0, 3, 2, 2, 0.2])
+    result = measure(sample(rows, racks=racks))
+    assert [result[f"ap/{name}"] for name in CLASSES] == pytest.approx([1.0] * len(CLASSES))
+
+
 def test_unknown_velocities_are_not_asked_for() -> None:
     batch = sample([(5, 5, "car"), (9, 1, "car")])
     batch["boxes"] = batch["boxes"].clone()

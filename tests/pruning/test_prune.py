@@ -79,7 +79,7 @@ def test_progressive_rounds_with_an_optimizer_reach_the_budget(eva):
 
 def test_missing_parts_of_the_layout_are_named(eva):
     layout = {key: value for key, value in eva.layout.items() if key != "proj"}
-    with pytest.raises(ValueError, match=r"pruning\.heads.*proj"):
+    with pytest.raises(ValueError, match=r"^heads: .*proj"):
         prune(eva.net, layout=layout, score=Random(), heads=Budget(0.5))
     prune(eva.net, layout=layout, score=Magnitude(), hidden=Budget(0.5))
     with pytest.raises(ValueError, match="fraction"):

@@ -57,6 +57,16 @@ def test_points_and_heat() -> None:
     assert (lower[:, :SIDE] == 255).all()  # a view without a heat map
 
 
+def test_points_beyond_the_picture_are_left_out_and_those_at_its_border_are_drawn() -> None:
+    empty = figure().draw([view()], points=np.zeros((0, 4)))
+    for x, y in ((-33.0, 5), (33, 5), (5, -33), (5, 33), (-33, -33), (33, 33), (30.0, 5), (5, -30.0)):
+        assert np.array_equal(figure().draw([view()], points=np.array([[x, y, 0, 1.0]] * 3)), empty), (x, y)
+    for x, y in ((-28.9, 5), (28.6, 5), (5, -28.6), (5, 28.9)):
+        picture = figure().draw([view()], points=np.array([[x, y, 0, 1.0]] * 3))
+        row, column = np.argwhere(np.abs(picture.astype(int) - empty).sum(-1) > 30).mean(0) - [TOP, 0]
+        assert abs(row - (30 - y) * 2) < 1 and abs(column - (x + 30) * 2) < 1
+
+
 def test_boxes_are_drawn_where_a_camera_sees_them() -> None:
     """Two cameras, one ahead and one back; the car ahead is in the first alone. The order is the one asked for."""
     ahead = np.array([[50.0, 50, 0, 0], [0, 25, -50, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # 100 x 50

@@ -45,9 +45,14 @@ class PruneInRounds(Callback):
         calibration = trainer.datamodule.calibration(self.plan.num_batches)
         batches = (pl_module.transfer_batch_to_device(batch, pl_module.device, 0) for batch in calibration)
         pl_module.eval()
-        done = self.plan.round(
-            pl_module.net, pruned, epoch, pl_module.task_loss, batches, optimizer, trainer.strategy.broadcast
-        )
+        try:
+            done = self.plan.round(
+                pl_module.net, pruned, epoch, pl_module.task_loss, batches, optimizer, trainer.strategy.broadcast
+            )
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError(f"pruning: {error}") from error
         pl_module.train()
         pl_module.student.pruned = done
         if isinstance(trainer.strategy, DDPStrategy):  # its buckets hold the old parameters

@@ -3,13 +3,13 @@
 import inspect
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -150,7 +150,12 @@ def rebuild_pruned(cfg: DictConfig, role: str, module: nn.Module) -> Pruned | No
     if path is None:
         return None
     header = student_file.read_header(checkpoints.file_of_role(path, role))
-    return None if header.pruning is None else rebuild(module, header.pruning, path)
+    if header.pruning is None:
+        return None
+    try:
+        return rebuild(module, header.pruning, path)
+    except ValueError as error:
+        raise ConfigError(f"{role}.checkpoint: {path}: its pruning does not fit {role}.net: {error}") from error
 
 
 def trained(cfg: DictConfig, folder: Path) -> FeatureExtractor:
@@ -230,13 +235,29 @@ def distiller(
     return module
 
 
+def _targets(node: Any) -> Iterator[dict[str, Any]]:
+    """Every part of a configuration that names a class or function."""
+    parts = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    if isinstance(node, dict) and "_target_" in node:
+        yield node
+    for part in parts:
+        yield from _targets(part)
+
+
 def teacher_recorder(cfg: DictConfig) -> Any:
     """Keeps the teacher's outputs for what the training data and its transforms are now."""
+    from kd_runner.distillation.teacher_cache import identity
     from kd_runner.distillation.teacher_cache.callback import RecordTeacher
 
-    parts = ("data.train.", "data.unlabeled.", "teacher.net.", "teacher.channels_last.", "scale.")
+    parts = (
+        *("data.train.", "data.unlabeled.", "scale."),
+        *("teacher.net.", "teacher.checkpoint_keys.", "teacher.channels_last."),
+    )
     settings = {key: value for key, value in result_settings(resolved(cfg)).items() if f"{key}.".startswith(parts)}
     settings["precision"] = hardware.precision(cfg)
+    data_nodes: Any = OmegaConf.to_container(resolved(cfg).data, resolve=True)
+    targets = [node["_target_"] for part in ("train", "unlabeled") for node in _targets(data_nodes[part])]
+    settings["data_sources"] = identity.sources(get_object(target) for target in targets)
     folder, cache = Path(cfg.cache).expanduser() / "teacher_outputs", cfg.kd.teacher_cache
     return RecordTeacher(folder, settings, cfg.data.root, cache.views, cache.map_dtype)
 

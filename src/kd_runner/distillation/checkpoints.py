@@ -82,7 +82,7 @@ def read(path: str | Path, key: str) -> dict[str, Tensor]:
 
     Raises:
         ConfigError: no such file, not a checkpoint, cut short, holding objects other than tensors and plain data, or
-            a tensor with nan.
+            a tensor with nan or infinity.
     """
     try:
         path = find_file(path, key.partition(".")[0])
@@ -111,9 +111,9 @@ def read(path: str | Path, key: str) -> dict[str, Tensor]:
 
 def _finite(tensors: dict[str, Tensor], key: str, path: Path) -> dict[str, Tensor]:
     for name, value in tensors.items():
-        if value.is_floating_point() and value.isnan().any():
-            count = int(value.isnan().sum())
-            raise ConfigError(f"{key}: {path}: tensor {name!r} has {count} nan of {value.numel()} values")
+        if value.is_floating_point() and not (finite := value.isfinite()).all():
+            count = value.numel() - int(finite.sum())
+            raise ConfigError(f"{key}: {path}: tensor {name!r} has {count} nan or infinite of {value.numel()} values")
     return tensors
 
 

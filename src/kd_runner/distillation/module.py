@@ -193,10 +193,17 @@ class Distiller(LightningModule):
 
     def configure_optimizers(self) -> Any:
         factors = None if self.layer_decay is None else layer_factors(self.net, **self.layer_decay)
-        optimizer = scale_rates(self._make_optimizer(parameter_groups([self.net, self.losses], factors)))
+        groups = parameter_groups([self.net, self.losses], factors)
+        try:
+            optimizer = scale_rates(self._make_optimizer(groups))
+        except (ValueError, TypeError) as error:  # e.g. Muon takes matrices alone
+            raise ConfigError(f"optimizer: {error}") from error
         if self._make_scheduler is None:
             return optimizer
-        schedule = self._make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        try:
+            schedule = self._make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"scheduler: {error}") from error
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

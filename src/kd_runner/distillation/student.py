@@ -64,7 +64,19 @@ def prune(
 
     Args:
         resumed: what the checkpoint of a resumed run has kept: the student takes those widths, nothing is scored.
+
+    Raises:
+        ConfigError: the plan does not fit the net.
     """
+    try:
+        _prune(student, plan, terms, data, resumed)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"pruning: {error}") from error
+
+
+def _prune(student: FeatureExtractor, plan: Pruning, terms: list[LossTerm], data: Any, resumed: Spec | None) -> None:
     student.pruned = plan.unpruned(student.net)
     args, named = student.pruned.arguments = _arguments(student, student.pruned.part(student.net), data.example(1))
     student.pruned.before = student.pruned.cost(student.net)

@@ -126,7 +126,10 @@ def load_student(path: str | Path) -> nn.Module:
     if not isinstance(net, nn.Module):
         raise ConfigError(f"{path}: {header.net['_target_']} gives a {type(net).__name__}, not a torch.nn.Module")
     if header.pruning is not None:
-        rebuild(net, header.pruning, str(path))
+        try:
+            rebuild(net, header.pruning, str(path))
+        except ValueError as error:
+            raise ConfigError(f"{path}: the pruning in its header does not fit its net: {error}") from error
     try:
         net.load_state_dict(tensors)
     except RuntimeError as error:

@@ -16,17 +16,18 @@ class BoxResponse(nn.Module):
 
         loss = sum over pairs of s * (box_weight * sum_i w_i |c_i - t_i| + class_weight * KL) / sum over pairs of s
 
-    where c, t are the box codes of student and teacher, w the code weights, and KL the binary KL(teacher || student)
-    summed over classes.
+    where c, t are the box codes of student and teacher, w the code weights, and KL is T^2 times the binary
+    KL(teacher || student) of the class probabilities sigmoid(logit / T), summed over classes.
 
     Args:
         radius: largest distance of a pair, in units of the codes' first two numbers (cells of a map common to both).
         threshold: lowest teacher score, 0..1.
         box_weight, class_weight: weights of both parts.
         code_weights: weight of each number of a code.
+        temperature: T > 0 of the class logits; 1 compares the probabilities as they are.
 
     Raises:
-        ValueError: radius is not above 0.
+        ValueError: radius or temperature is not above 0.
 
     Source:
         After Yang et al., "Towards Efficient 3D Object Detection with Knowledge Distillation" (SparseKD), NeurIPS
@@ -42,10 +43,14 @@ class BoxResponse(nn.Module):
         box_weight: float = 0.25,
         class_weight: float = 1.0,
         code_weights: Sequence[float] = (1, 1, 1, 1, 1, 1, 1, 1, 0.2, 0.2),
+        temperature: float = 1.0,
     ):
         super().__init__()
         if radius <= 0:
             raise ValueError(f"radius must be above 0, not {radius}")
+        if temperature <= 0:
+            raise ValueError(f"temperature must be above 0, not {temperature}")
+        self.temperature = temperature
         self.radius, self.threshold = radius, threshold
         self.box_weight, self.class_weight = box_weight, class_weight
         self.register_buffer("code_weights", torch.tensor(list(code_weights), dtype=torch.float32), persistent=False)
@@ -85,12 +90,12 @@ class BoxResponse(nn.Module):
         pair, partner = self._pairs(student.detach(), teacher, student_labels, teacher_labels, teacher_scores)
         weight = (teacher_scores.gather(1, partner) * pair).detach().float()
         boxes = (student - _rows(teacher, partner)).abs() @ self.code_weights
-        soft = _rows(soft, partner)
+        logits, soft = logits / self.temperature, _rows(soft, partner) / self.temperature
         # Cross entropy less the teacher's own entropy: 0 where both agree.
         cross, own = (
             F.binary_cross_entropy_with_logits(x, soft.sigmoid(), reduction="none").sum(-1) for x in (logits, soft)
         )
-        value = self.box_weight * boxes + self.class_weight * (cross - own)
+        value = self.box_weight * boxes + self.class_weight * self.temperature**2 * (cross - own)
         return (value * weight).sum() / weight.sum().clamp(min=1e-6)
 
     def _pairs(

@@ -62,10 +62,18 @@ def _same_object(boxes: Tensor, labels: Tensor, others: Tensor, other_labels: Te
 
 
 class LabelDistillation(nn.Module):
-    """A detection loss on ground truth plus teacher boxes; it replaces the same loss on ground truth alone.
+    """A detection loss on the teacher's boxes alone; it stands beside the same loss on ground truth.
+
+    Student predictions are matched to true boxes and teacher boxes together, and those matched to a teacher box count.
+    So the ground truth is in the total once, and a batch without teacher boxes gives 0. The loss beside it regards
+    objects that only the teacher sees as background: of such an object the student learns a score in between.
+
+    The published method has one loss on true and teacher boxes. The sum of both losses differs from it by the
+    normalization and by that background.
 
     Args:
-        loss: module called with gt_boxes, gt_labels, gt_mask and the student's outputs.
+        loss: module called with gt_boxes, gt_labels, gt_mask, counted and the student's outputs; `counted` (B, M) bool
+            names the boxes that add to the loss.
         threshold: lowest score of a teacher box, 0..1.
         radius: boxes of the same class within this distance are the same object; meters.
 
@@ -73,7 +81,7 @@ class LabelDistillation(nn.Module):
         ValueError: threshold is outside of 0..1.
 
     Source:
-        Yang et al., "Towards Efficient 3D Object Detection with Knowledge Distillation" (SparseKD), NeurIPS 2022.
+        After Yang et al., "Towards Efficient 3D Object Detection with Knowledge Distillation" (SparseKD), NeurIPS 2022.
     """
 
     def __init__(self, loss: nn.Module, threshold: float = 0.6, radius: float = 1.0):
@@ -92,16 +100,18 @@ class LabelDistillation(nn.Module):
         teacher_labels: Tensor,
         **outputs: Any,
     ) -> Tensor:
-        """Compute the wrapped loss.
+        """Compute the wrapped loss on teacher boxes that are no true box.
 
         Args:
             gt_boxes, gt_labels, gt_mask, teacher_boxes, teacher_scores, teacher_labels: see `with_teacher_boxes`.
             outputs: passed to the loss unchanged.
 
         Returns:
-            The value of the wrapped loss.
+            Scalar; 0 if there is no such box.
         """
         truth = gt_boxes, gt_labels, gt_mask
         teacher = teacher_boxes, teacher_scores, teacher_labels
         boxes, labels, mask = with_teacher_boxes(*truth, *teacher, threshold=self.threshold, radius=self.radius)
-        return self.loss(gt_boxes=boxes, gt_labels=labels, gt_mask=mask, **outputs)
+        counted = mask.clone()
+        counted[:, : gt_mask.shape[1]] = False
+        return self.loss(gt_boxes=boxes, gt_labels=labels, gt_mask=mask, counted=counted, **outputs)

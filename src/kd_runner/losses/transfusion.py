@@ -78,11 +78,12 @@ class TransFusionLoss(nn.Module):
         gt_labels: Tensor,
         gt_mask: Tensor,
         labeled: Tensor | None = None,
+        counted: Tensor | None = None,
     ) -> Tensor:
         """Compute the weighted sum of `parts`.
 
         Args:
-            heatmap, codes, cls_logits, gt_boxes, gt_labels, gt_mask: see `parts`.
+            heatmap, codes, cls_logits, gt_boxes, gt_labels, gt_mask, counted: see `parts`.
             labeled: (B,) bool; samples where it is False are ignored. None: all are used.
 
         Returns:
@@ -93,12 +94,20 @@ class TransFusionLoss(nn.Module):
                 return heatmap.sum() * 0.0
             heatmap, codes, cls_logits = heatmap[labeled], codes[:, labeled], cls_logits[:, labeled]
             gt_boxes, gt_labels, gt_mask = gt_boxes[labeled], gt_labels[labeled], gt_mask[labeled]
-        parts = self.parts(heatmap, codes, cls_logits, gt_boxes, gt_labels, gt_mask)
+            counted = None if counted is None else counted[labeled]
+        parts = self.parts(heatmap, codes, cls_logits, gt_boxes, gt_labels, gt_mask, counted)
         weights = {"heatmap": self.heatmap_weight, "class": self.class_weight, "box": self.box_weight}
         return torch.stack([weights[name] * part for name, part in parts.items()]).sum()
 
     def parts(
-        self, heatmap: Tensor, codes: Tensor, cls_logits: Tensor, gt_boxes: Tensor, gt_labels: Tensor, gt_mask: Tensor
+        self,
+        heatmap: Tensor,
+        codes: Tensor,
+        cls_logits: Tensor,
+        gt_boxes: Tensor,
+        gt_labels: Tensor,
+        gt_mask: Tensor,
+        counted: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compute the three parts of the loss, unweighted.
 
@@ -109,6 +118,9 @@ class TransFusionLoss(nn.Module):
             gt_boxes: (B, M, 9): x, y, z, l, w, h, yaw, vx, vy.
             gt_labels: (B, M) int64.
             gt_mask: (B, M) bool, False for padding.
+            counted: (B, M) bool, the objects that add to the loss; all are matched. Then the parts are sums over the
+                cells of the counted objects' Gaussians and over the proposals matched to them, without background:
+                0 if no object is counted. None: the loss as above.
 
         Returns:
             Scalars `heatmap`, `class`, `box`.
@@ -132,23 +144,39 @@ class TransFusionLoss(nn.Module):
         length, width = (gt_boxes[..., 3:5] / gt_boxes.new_tensor(self.coder.cell)).unbind(-1)
         radius = gaussian_radius(length, width, self.min_overlap).long().clamp(min=self.min_radius)
         classes, x, y = heatmap.shape[1:]
+        peaks, region = center_heatmap(cells, radius, gt_labels, mask, (classes, x, y)), None
+        if counted is not None:
+            own = center_heatmap(cells, radius, gt_labels, mask & counted, (classes, x, y))
+            region = (own > 0) & (own == peaks)  # not where another object of the class is nearer
         layers = [
-            self._layer(code, logits, targets, gt_boxes, gt_labels, mask)
+            self._layer(code, logits, targets, gt_boxes, gt_labels, mask, counted)
             for code, logits in zip(codes.float(), cls_logits.float(), strict=True)
         ]
         return {
-            "heatmap": gaussian_focal(heatmap, center_heatmap(cells, radius, gt_labels, mask, (classes, x, y))),
+            "heatmap": gaussian_focal(heatmap, peaks, region),
             "class": torch.stack([layer[0] for layer in layers]).mean(),
             "box": torch.stack([layer[1] for layer in layers]).mean(),
         }
 
     def _layer(
-        self, codes: Tensor, logits: Tensor, targets: Tensor, gt_boxes: Tensor, gt_labels: Tensor, mask: Tensor
+        self,
+        codes: Tensor,
+        logits: Tensor,
+        targets: Tensor,
+        gt_boxes: Tensor,
+        gt_labels: Tensor,
+        mask: Tensor,
+        counted: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         sample, proposal, target = self.match(codes, logits, gt_boxes, gt_labels, mask)
+        if counted is not None:
+            chosen = counted[sample, target]
+            sample, proposal, target = sample[chosen], proposal[chosen], target[chosen]
         count = max(len(sample), 1)
         truth = torch.zeros_like(logits)
         truth[sample, proposal, gt_labels[sample, target]] = 1
+        if counted is not None:
+            logits, truth = logits[sample, proposal], truth[sample, proposal]
         classes = sigmoid_focal_loss(logits, truth, ALPHA, GAMMA, reduction="sum") / count
         distance = F.l1_loss(codes[sample, proposal], targets[sample, target], reduction="none") * self.code_weights
         return classes, distance.sum() / count

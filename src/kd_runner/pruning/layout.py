@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kd_runner.errors import ConfigError, nearest
+from kd_runner.errors import nearest
 
 KINDS = ("heads", "hidden")
 
@@ -65,15 +65,19 @@ class Layout:
 
     @staticmethod
     def read(value: "Layout | Mapping") -> "Layout":
-        """A `Layout` from its yaml or JSON mapping; raises `ConfigError` (a `ValueError`) for a misspelt key."""
+        """A `Layout` from its yaml or JSON mapping.
+
+        Raises:
+            ValueError: a misspelt key, or no `blocks`.
+        """
         if isinstance(value, Layout):
             return value
         known = [f.name for f in fields(Layout)]
         for key in value:
             if key not in known:
-                raise ConfigError(f"pruning.layout: no key {key!r}.{nearest(key, known)}")
+                raise ValueError(f"layout: no key {key!r}.{nearest(key, known)}")
         if "blocks" not in value:
-            raise ConfigError("pruning.layout.blocks: missing, the pattern of the blocks' paths")
+            raise ValueError("layout.blocks: missing, the pattern of the blocks' paths")
         plain: dict[str, Any] = {k: v if v is None or isinstance(v, str) else list(v) for k, v in value.items()}
         return Layout(**plain)
 
@@ -118,15 +122,16 @@ class Units:
 def find_units(net: nn.Module, layout: Layout | Mapping, kind: str) -> dict[str, Units]:
     """Block path to its units, in the order of the net; empty where the layout names none of that `kind`.
 
-    Raises `ConfigError` naming the layout's key where a path, a shape or an attribute does not fit the net.
+    Raises:
+        ValueError: a path, a shape or an attribute does not fit the net; the message names the entry of the layout.
     """
     layout = Layout.read(layout)
     if kind not in KINDS:
-        raise ConfigError(f"pruning: no kind of unit {kind!r}.{nearest(kind, KINDS)}")
+        raise ValueError(f"kind: no kind of unit {kind!r}.{nearest(kind, KINDS)}")
     blocks = [(name, module) for name, module in net.named_modules() if _matches(name, layout.blocks)]
     if not blocks:
         paths = [name for name, _ in net.named_modules() if name]
-        raise ConfigError(f"pruning.layout.blocks: {layout.blocks!r} matches no module.{nearest(layout.blocks, paths)}")
+        raise ValueError(f"layout.blocks: {layout.blocks!r} matches no module.{nearest(layout.blocks, paths)}")
     if not (layout.proj if kind == "heads" else layout.mlp_out):
         return {}
     find = _heads if kind == "heads" else _hidden
@@ -160,8 +165,8 @@ class _Block:
         paths = [name for name, _ in self.module.named_modules() if name]
         return paths + [name for name, _ in self.module.named_parameters()]
 
-    def error(self, key: str, message: str) -> ConfigError:
-        return ConfigError(f"pruning.layout.{key}: {message}")
+    def error(self, key: str, message: str) -> ValueError:
+        return ValueError(f"layout.{key}: {message}")
 
     def linear(self, key: str, path: str) -> nn.Linear:
         module = self.get(key, path)
@@ -253,8 +258,8 @@ def _fit(block: _Block, slices: list[Slice], count: int) -> list[Slice]:
     for s in slices:
         size = s.tensor.shape[s.axis]
         if size % (count * s.parts):
-            raise ConfigError(
-                f"pruning.layout: axis {s.axis} of {s.name} in {block.path} has {size} entries, no multiple of {count}"
+            raise ValueError(
+                f"layout: axis {s.axis} of {s.name} in {block.path} has {size} entries, no multiple of {count}"
             )
     return slices
 

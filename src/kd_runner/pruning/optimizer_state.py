@@ -6,8 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kd_runner.errors import ConfigError
-
 Cut = tuple[Tensor, Tensor, int, Tensor]
 
 
@@ -19,7 +17,8 @@ def replace_parameters(optimizer: Optimizer, cuts: Sequence[Cut]) -> list[Tensor
     `exp_avg_sq`, `max_exp_avg_sq`, SGD `momentum_buffer`) is cut along, scalars (`step`) are kept. A tensor that
     belongs to no group (a buffer, a frozen parameter) comes back as it is.
 
-    Raises `ConfigError`, before anything has changed, for state of another shape, as factored optimizers keep.
+    Raises:
+        ValueError: state of another shape, as factored optimizers keep; nothing has changed then.
     """
     known = {id(p) for group in optimizer.param_groups for p in group["params"]}
     states = [_cut_state(optimizer, *cut) if id(cut[0]) in known else None for cut in cuts]
@@ -42,7 +41,7 @@ def _cut_state(optimizer: Optimizer, old: Tensor, values: Tensor, axis: int, ind
     for name, value in optimizer.state.get(old, {}).items():
         if isinstance(value, Tensor) and value.dim():
             if value.shape != old.shape:
-                raise ConfigError(
+                raise ValueError(
                     f"optimizer: {type(optimizer).__name__} keeps {name} {tuple(value.shape)} for a parameter "
                     f"{tuple(old.shape)}; pruning with its state is possible where the shapes agree"
                 )

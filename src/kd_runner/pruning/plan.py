@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kd_runner.errors import find_module
+from kd_runner.errors import nearest
 from kd_runner.pruning import spec as specs
 from kd_runner.pruning.budget import Budget
 from kd_runner.pruning.layout import Layout
@@ -47,10 +47,12 @@ class Pruning:
         """The record of a net that is not pruned yet.
 
         Raises:
-            ConfigError: the net has no such part, or the layout does not fit it.
+            ValueError: the net has no such part, or the layout does not fit it.
         """
-        part = find_module(net, self.module, "pruning.module: the student")
-        return Pruned(self.module, specs.whole(part, self.layout))
+        modules = dict(net.named_modules(remove_duplicate=False))
+        if self.module not in modules:
+            raise ValueError(f"module: the net has no module {self.module!r}.{nearest(self.module, modules)}")
+        return Pruned(self.module, specs.whole(modules[self.module], self.layout))
 
     def round(
         self,

@@ -6,7 +6,6 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kd_runner.errors import ConfigError
 from kd_runner.pruning import spec as specs
 from kd_runner.pruning.budget import Budget
 from kd_runner.pruning.layout import Layout
@@ -43,7 +42,7 @@ def prune(
                   hidden=Budget(0.503)            151,672,032 (49.99 %)   296.1 G (49.9 %)    hidden 1357
     """
     if not 0 <= fraction <= 1:
-        raise ConfigError(f"pruning: the fraction that is due lies in [0, 1], got {fraction}")
+        raise ValueError(f"fraction: the fraction that is due lies in [0, 1], got {fraction}")
     layout = Layout.read(layout)
     spec = specs.whole(net, layout) if spec is None else spec
     budgets = {
@@ -53,7 +52,7 @@ def prune(
         return spec
     for kind in budgets:
         if not spec[kind]:
-            raise ConfigError(f"pruning.{kind}: the layout names none ({'proj' if kind == 'heads' else 'mlp_out'})")
+            raise ValueError(f"{kind}: the layout names none ({'proj' if kind == 'heads' else 'mlp_out'})")
     scores = score(net, layout, loss=loss, batches=batches)
     kept: Kept = {}
     for kind, budget in budgets.items():

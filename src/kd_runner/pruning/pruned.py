@@ -57,9 +57,21 @@ class Pruned:
         return {"module": self.module, "kept": kept, "before": self.before, "after": self.after}
 
 
-def rebuild(net: nn.Module, header: str, where: str) -> Pruned:
-    """Cut the unpruned `net` to what `Pruned.header` says; `where` it stands is for messages."""
-    spec = specs.loads(header, where)
+def rebuild(net: nn.Module, header: str, source: str) -> Pruned:
+    """Cut the unpruned `net`, in place, to the widths of `Pruned.header`.
+
+    Args:
+        net: with the widths before pruning.
+        header: JSON text.
+        source: file of the header, for messages.
+
+    Returns:
+        What was kept.
+
+    Raises:
+        ValueError: the text is no such header, or is of another net.
+    """
+    spec = specs.loads(header, source)
     pruned = Pruned(spec.pop("module"), spec)
     specs.apply(pruned.part(net), pruned.spec)
     return pruned

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_runner.errors import ConfigError
 from kd_runner.pruning.layout import KINDS, Layout, Units, find_units
 from kd_runner.pruning.masks import masked
 
@@ -98,7 +97,7 @@ class Taylor:
         totals, inputs = [torch.zeros(unit.count) for unit in flat], [torch.empty(0)] * len(flat)
         count = 0
         with _eval(net), torch.enable_grad():
-            for value in _losses(loss, batches, self.num_batches, lambda: _tapped(flat, inputs)):
+            for value in _losses(loss, batches, self.num_batches, lambda: _recorded_inputs(flat, inputs)):
                 for i, g in enumerate(_grads(value, inputs, units)):
                     products = (inputs[i].detach() * g).float().unflatten(-1, (flat[i].count, -1))
                     products = products.flatten(1, -3) if products.dim() > 3 else products[:, None]
@@ -108,8 +107,8 @@ class Taylor:
 
 
 def _per_units(net: nn.Module, layout: Layout | Mapping, fn: Callable[[Units], Tensor]) -> Scores:
-    found = {kind: find_units(net, layout, kind) for kind in KINDS}
-    return {kind: {block: fn(unit) for block, unit in units.items()} for kind, units in found.items()}
+    by_kind = {kind: find_units(net, layout, kind) for kind in KINDS}
+    return {kind: {block: fn(unit) for block, unit in units.items()} for kind, units in by_kind.items()}
 
 
 def _like(tree: Mapping[str, Mapping[str, Any]], values: Iterable[Tensor]) -> Scores:
@@ -161,7 +160,7 @@ def _eval(net: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _tapped(units: list[Units], inputs: list[Tensor]) -> Iterator[None]:
+def _recorded_inputs(units: list[Units], inputs: list[Tensor]) -> Iterator[None]:
     """While active, put what enters each `unit.out` into `inputs`, able to carry a gradient in a frozen net too."""
 
     def keep(i: int):
@@ -185,7 +184,7 @@ def _losses(
 ) -> Iterator[Tensor]:
     """The loss of each of the first `num_batches` batches, computed while the net is `watched`."""
     if loss is None:
-        raise ConfigError("pruning.score: this score needs data: a loss and batches")
+        raise ValueError("score: this score needs data: a loss and batches")
     empty = True
     for batch in islice(batches, num_batches):
         with watched():
@@ -193,7 +192,7 @@ def _losses(
         yield value
         empty = False
     if empty:
-        raise ConfigError("pruning.score: no batches to score on")
+        raise ValueError("score: no batches to score on")
 
 
 def _grads(value: Tensor, inputs: list[Tensor], tree: Mapping[str, Mapping[str, Any]]) -> list[Tensor]:
@@ -202,5 +201,5 @@ def _grads(value: Tensor, inputs: list[Tensor], tree: Mapping[str, Mapping[str, 
     names = [f"{block} ({kind})" for kind, of_blocks in tree.items() for block in of_blocks]
     for name, grad in zip(names, grads):
         if grad is None:
-            raise ConfigError(f"pruning.score: the loss does not depend on {name}")
+            raise ValueError(f"score: the loss does not depend on {name}")
     return list(grads)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import nn
 
-from kd_runner.errors import ConfigError, nearest
+from kd_runner.errors import nearest
 from kd_runner.pruning.layout import KINDS, Layout, find_units
 from kd_runner.pruning.surgery import cut, regroup
 from kd_runner.runtime.files import write_text
@@ -47,19 +47,18 @@ def narrowed(spec: Spec, kept: Mapping[str, Mapping[str, Sequence[int]]]) -> Spe
 def apply(net: nn.Module, spec: Spec) -> nn.Module:
     """Cut the unpruned `net`, in place, to `spec`; then its state dict fits. Works on the meta device too.
 
-    Raises `ConfigError` where the net's widths are not those of the unpruned net of the spec.
+    Raises:
+        ValueError: the widths of the net are not those of the unpruned net of the spec.
     """
     kept = {}
     for kind in KINDS:
         units = find_units(net, spec["layout"], kind)
         if units.keys() != spec[kind].keys():
             wrong = sorted(units.keys() ^ spec[kind].keys())
-            raise ConfigError(f"pruning.spec.{kind}: the spec and the net differ in the blocks {wrong}")
+            raise ValueError(f"spec.{kind}: the spec and the net differ in the blocks {wrong}")
         for block, entry in spec[kind].items():
             if units[block].count != entry["of"]:
-                raise ConfigError(
-                    f"pruning.spec.{kind}.{block}: made for {entry['of']}, the net has {units[block].count}"
-                )
+                raise ValueError(f"spec.{kind}.{block}: made for {entry['of']}, the net has {units[block].count}")
         kept[kind] = {block: entry["kept"] for block, entry in spec[kind].items()}
     cut(net, spec["layout"], kept)
     return net
@@ -96,21 +95,33 @@ def save(spec: Spec, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Spec:
-    """Read what `save` wrote. Raises `ConfigError` naming the file where it is something else."""
+    """Read what `save` wrote.
+
+    Raises:
+        ValueError: the file is something else.
+    """
     return loads(Path(path).read_text(), path)
 
 
-def loads(text: str, where: str | Path) -> Spec:
-    """Read what `dumps` gave; `where` is for messages."""
+def loads(text: str, source: str | Path) -> Spec:
+    """Read what `dumps` gave.
+
+    Args:
+        text: JSON.
+        source: file of the text, for messages.
+
+    Raises:
+        ValueError: the text is something else.
+    """
     try:
         spec = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"pruning.spec: {where} is not JSON: {error}") from None
+        raise ValueError(f"{source} is not JSON: {error}") from None
     if not isinstance(spec, dict) or spec.get("format") != FORMAT:
-        raise ConfigError(f"pruning.spec: {where} is not of the format {FORMAT}")
+        raise ValueError(f"{source} is not of the format {FORMAT}")
     for key in ("layout", *KINDS):
         if key not in spec:
-            raise ConfigError(f"pruning.spec: {where} lacks {key!r}.{nearest(key, spec)}")
+            raise ValueError(f"{source} lacks {key!r}.{nearest(key, spec)}")
     for entry in spec["hidden"].values():
         entry["kept"] = _from_hex(entry["kept"], entry["of"])
     return spec

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from kd_runner.errors import ConfigError, nearest
+from kd_runner.errors import nearest
 from kd_runner.pruning.layout import Layout, Slice, Units, find_units
 from kd_runner.pruning.optimizer_state import replace_parameters
 
@@ -21,8 +21,9 @@ def cut(net: nn.Module, layout: Layout | Mapping, kept: Kept, *, optimizer: Opti
     parameter is a new `nn.Parameter`: give the optimizer, whose groups and state are cut along, and cut before DDP,
     `torch.compile` or an average of weights takes hold of the net.
 
-    Raises `ConfigError` (a `ValueError`), with the net as it was, for unknown blocks, indices that do not fit, tensors
-    shared by two blocks and optimizer state of an unknown shape.
+    Raises:
+        ValueError: unknown blocks, indices that do not fit, tensors shared by two blocks, or optimizer state of an
+            unknown shape; the net is as it was.
     """
     layout = Layout.read(layout)
     jobs: list[tuple[Units, list[int]]] = []
@@ -30,7 +31,7 @@ def cut(net: nn.Module, layout: Layout | Mapping, kept: Kept, *, optimizer: Opti
         units = find_units(net, layout, kind)
         for block, indices in of_blocks.items():
             if block not in units:
-                raise ConfigError(f"pruning: no {kind} in block {block!r}.{nearest(block, units)}")
+                raise ValueError(f"kept: no {kind} in block {block!r}.{nearest(block, units)}")
             jobs.append((units[block], _checked(units[block], indices)))
     _select(net, [(unit, indices) for unit, indices in jobs if len(indices) < unit.count], optimizer)
 
@@ -58,11 +59,11 @@ def _select(net: nn.Module, jobs: list[tuple[Units, list[int]]], optimizer: Opti
 
 
 def _checked(unit: Units, indices: Sequence[int]) -> list[int]:
-    where = f"pruning: {unit.kind} kept in {unit.block}"
+    subject = f"{unit.kind} kept in {unit.block}"
     if not indices:
-        raise ConfigError(f"{where}: at least one has to stay")
+        raise ValueError(f"{subject}: at least one has to stay")
     if len(set(indices)) < len(indices) or min(indices) < 0 or max(indices) >= unit.count:
-        raise ConfigError(f"{where}: needs different indices below {unit.count}, got {list(indices)}")
+        raise ValueError(f"{subject}: needs different indices below {unit.count}, got {list(indices)}")
     return sorted(indices)
 
 
@@ -82,7 +83,7 @@ def _check_shared(net: nn.Module, cuts: list[tuple[Slice, Tensor]]) -> None:
     for s, _ in cuts:
         shared = places[id(s.tensor)]
         if len(shared) > 1:
-            raise ConfigError(f"pruning: a tensor shared by {' and '.join(shared)} cannot be cut")
+            raise ValueError(f"layout: a tensor shared by {' and '.join(shared)} cannot be cut")
 
 
 def _put(s: Slice, index: Tensor, tensor: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""task=check: everything that can be known before training, in seconds."""
+"""task=check: everything that can be known before training, by doing each part of a run once."""
 
 import shutil
 import time
@@ -18,13 +18,15 @@ from kd_runner.distillation.loss_terms import LossTerm, weighted_total
 from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError
 from kd_runner.runtime.run_folder import RunFolder
+from kd_runner.tasks.dry_run import one_step
 from kd_runner.tasks.memory_rows import check_memory_rows
 
 console = Console(width=140, highlight=False)
 
 
 def check(cfg: DictConfig, run: RunFolder) -> None:
-    """Print what would be trained, from what and with which losses. Trains and writes nothing.
+    """Print what would be trained, from what and with which losses, then try what a run does, once: an optimizer step,
+    a validation batch, pictures, a checkpoint and the export, in a temporary folder. Keeps nothing.
 
     Raises:
         ConfigError: the first thing that would fail.
@@ -41,7 +43,9 @@ def check(cfg: DictConfig, run: RunFolder) -> None:
     _show_losses(module, example)
     check_indices(module.terms, data)
     _scan(data)
-    console.print(f"\nAll of it fits together; {time.perf_counter() - started:.1f} s. Nothing was trained.")
+    one_step(cfg, module, data)
+    console.print("\nOne optimizer step, one validation batch, a checkpoint, pictures and the export work.")
+    console.print(f"All of it fits together; {time.perf_counter() - started:.1f} s. Nothing was kept.")
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -53,7 +57,7 @@ def _table(title: str, *columns: str) -> Table:
 
 def _show_data(cfg: DictConfig, data: DataModule) -> None:
     table = _table(f"Data in {cfg.data.root} (scale {cfg.scale})", "part", "samples", "in a batch", "what one holds")
-    shares = {"train": data.batch_size, "unlabeled": data.unlabeled_batch_size, "val": data.val_batch_size}
+    counts_in_batch = {"train": data.batch_size, "unlabeled": data.unlabeled_batch_size, "val": data.val_batch_size}
     parts = {"train": data.num_labeled, "unlabeled": data.num_unlabeled, "val": len(data.val)}
     for name, count in parts.items():
         if count == 0 and name == "unlabeled":
@@ -62,7 +66,7 @@ def _show_data(cfg: DictConfig, data: DataModule) -> None:
             raise ConfigError(f"data.{name}: no samples")
         sample = data.val[0] if name == "val" else data.train[0 if name == "train" else data.num_labeled]
         shapes = ", ".join(f"{key} {_shape(value)}" for key, value in sample.items())
-        table.add_row(name, f"{count:,}", str(shares[name]), shapes)
+        table.add_row(name, f"{count:,}", str(counts_in_batch[name]), shapes)
     console.print(table)
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     console.print(f"Free disk space for outputs/: {free:.1f} GB")
@@ -106,7 +110,7 @@ def _show_losses(module: Distiller, example: Any) -> None:
     """Values and gradient norms on one batch; the total is that of `weighted_total`."""
     table = _table(
         f"Losses on {len(example['index'])} samples (kd.alpha {module.alpha if module.alpha is not None else 'off'})",
-        "term", "kind", "weight", "value", "gradient norm at the student", "weighted norm",
+        "term", "kind", "weight", "value", "gradient norm at the student", "of it, weighted",
     )  # fmt: skip
     buffers = _statistics(module.teacher)
     values = module.loss_values(module.sources(example, module.loss_inputs))
@@ -116,18 +120,17 @@ def _show_losses(module: Distiller, example: Any) -> None:
         norm = _gradient_norm(values[term.name], module.net)
         if norm == 0:
             console.print(f"[yellow]loss.{term.name} has no gradient at the student on this batch: does it read it?[/]")
-        kind = "distillation" if term.uses_teacher else "task"
-        fraction = (
-            (weighted_total([term], values, module.alpha) / values[term.name]).item() if values[term.name] != 0 else 0.0
-        )
+        kind = "teacher" if term.uses_teacher else "task"
+        weighted = weighted_total([term], values, module.alpha)
         table.add_row(term.name, kind, f"{term.weight:g}", f"{values[term.name].item():.4f}", f"{norm:.4f}",
-                      f"{norm * fraction:.4f}")  # fmt: skip
+                      f"{_gradient_norm(weighted, module.net):.4f}")  # fmt: skip
     total = weighted_total(module.terms, values, module.alpha)
     table.add_row("total", "", "", f"{total.item():.4f}", f"{_gradient_norm(total, module.net):.4f}", "")
     console.print(table)
-    moved = [name for name, before in buffers.items() if not torch.equal(before, _statistics(module.teacher)[name])]
-    if moved:
-        raise RuntimeError(f"the forward pass changed buffers of the teacher: {', '.join(moved[:3])}")
+    after = _statistics(module.teacher)
+    changed = [name for name, before in buffers.items() if not torch.equal(before, after[name])]
+    if changed:
+        raise RuntimeError(f"the teacher's statistics changed in a forward pass: {', '.join(changed[:3])}")
 
 
 def _gradient_norm(value: torch.Tensor, net: nn.Module) -> float:
@@ -156,16 +159,16 @@ def check_indices(terms: list[LossTerm], data: DataModule, count: int = 8) -> No
             continue
         key = f"loss.{term.name}.inputs.index"
         owners: dict[int, int] = {}
-        for i in range(0, len(data.train), max(1, len(data.train) // count)):
-            first, second = (_numbers(data.train[i, seed], term) for seed in (0, 1))
+        for sample in range(0, len(data.train), max(1, len(data.train) // count)):
+            first, second = (_numbers(data.train[sample, seed], term) for seed in (0, 1))
             if first and second and not first & second:
                 raise ConfigError(
-                    f"{key}: sample {i} comes as {spec} {min(first)}, and as {min(second)} when drawn again; give the "
-                    "sample's own number, the same in every epoch"
+                    f"{key}: sample {sample} comes as {spec} {min(first)}, and as {min(second)} when drawn again; give "
+                    "the sample's own number, the same in every epoch"
                 )
             for number in first | second:
-                if owners.setdefault(number, i) != i and samples == len(data.train):
-                    raise ConfigError(f"{key}: samples {owners[number]} and {i} are both {spec} {number}")
+                if owners.setdefault(number, sample) != sample and samples == len(data.train):
+                    raise ConfigError(f"{key}: samples {owners[number]} and {sample} are both {spec} {number}")
     check_memory_rows(terms, data)
 
 

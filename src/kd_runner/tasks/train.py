@@ -20,6 +20,7 @@ from kd_runner.report.run_page import run_page
 from kd_runner.runtime.files import write_json, write_text
 from kd_runner.runtime.ranks import is_first
 from kd_runner.runtime.run_folder import RunFolder
+from kd_runner.tasks.dry_run import check_metrics
 from kd_runner.tasks.evaluate import validate
 from kd_runner.tasks.memory_rows import check_memory_rows
 
@@ -55,8 +56,8 @@ def fit_and_report(
         torch.set_num_threads(cfg.threads)
     module = build.distiller(cfg, student, teacher, data.example())
     check_memory_rows(module.terms, data)
-    len(data.val)  # a wrong path must not show only after the first epoch
     trainer = build.trainer(cfg, run)
+    check_metrics(cfg, module, data, trainer.callbacks)
 
     fitted = run.stage("train", lambda: fit(run, trainer, module, data))
     best = run.has_best() and cfg.task.get("weights", "best") == "best"

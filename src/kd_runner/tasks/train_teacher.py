@@ -8,15 +8,21 @@ from kd_runner.tasks.train import fit_and_report
 
 
 def train_teacher(cfg: DictConfig, run: RunFolder) -> float | None:
-    """Train `teacher.net` as a student without distillation; its weights are `teacher.safetensors`."""
+    """Train `teacher.net` as a student without distillation; its weights are `teacher.safetensors`.
+
+    It starts from `teacher.checkpoint` where one is named, else from initial weights.
+    """
     cfg = cfg.copy()
     cfg.kd.enabled = False
     if cfg.get("pruning"):
         cfg.pruning = None
 
     def work() -> float | None:
-        # The shipped or configured teacher.checkpoint is what others learn from; a training of the teacher starts anew.
-        net = build.feature_extractor(cfg, "teacher", build.net(cfg, "teacher"))
+        module = build.net(cfg, "teacher")
+        pruned = build.rebuild_pruned(cfg, "teacher", module)
+        build.load(cfg, "teacher", module)
+        net = build.feature_extractor(cfg, "teacher", module)
+        net.pruned = pruned
         return fit_and_report(cfg, run, build.data(cfg), net, teacher=None)
 
     return run.run_or_load(cfg, work)

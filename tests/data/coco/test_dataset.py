@@ -69,6 +69,12 @@ def test_a_sample_has_the_shapes_of_a_batch(coco: Write) -> None:
     assert sample["valid"][0].all() and not sample["valid"][1:].any()
 
 
+def test_padding_adds_a_margin_on_each_side_up_to_the_border(coco: Write) -> None:
+    """A quarter of 8 x 8 is 2 on each side; the upper border of the picture is 1 away."""
+    rois = coco(rectangle(12, 1, 8, 8), padding=0.25)[0]["rois"]
+    torch.testing.assert_close(rois[0], torch.tensor([10 / WIDTH, 0, 22 / WIDTH, 11 / HEIGHT]))
+
+
 def test_the_box_owner_is_the_target_and_others_are_not(coco: Write) -> None:
     """Two boxes that overlap: where they do, each calls its own the target."""
     left, right = rectangle(0, 0, 16, 16, id=1), rectangle(8, 0, 16, 16, id=2)

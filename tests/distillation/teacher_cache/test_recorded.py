@@ -51,10 +51,10 @@ def recorded(folder: Path, names: list[str] = NAMES, state: dict[str, Any] | Non
 def test_the_answers_are_the_teachers(tmp_path: Path) -> None:
     kept, real = recorded(tmp_path, map_dtype="float32"), teacher()
     for samples in (batch(3, 1), batch(1, 7, 3), batch(7, 2)):
-        found, expected = kept(samples, NAMES), real(samples, NAMES)
+        stored, expected = kept(samples, NAMES), real(samples, NAMES)
         for name in NAMES:
-            assert found[name].dtype == expected[name].dtype
-            torch.testing.assert_close(found[name], expected[name], rtol=1e-6, atol=1e-6)
+            assert stored[name].dtype == expected[name].dtype
+            torch.testing.assert_close(stored[name], expected[name], rtol=1e-6, atol=1e-6)
     assert (kept.computed, kept.read) == (4, 3)
 
 
@@ -62,8 +62,8 @@ def test_the_answers_are_the_teachers(tmp_path: Path) -> None:
 def test_every_sample_is_asked_for_once_and_four_again(tmp_path: Path) -> None:
     first = recorded(tmp_path)
     for _ in range(3):
-        for at in range(0, 10, 2):
-            first(batch(at, at + 1), NAMES)
+        for i in range(0, 10, 2):
+            first(batch(i, i + 1), NAMES)
     assert first.computed == 10 and first.teacher.net.asked == 1 + 2 + 10 + 4  # shapes of one and two; four to compare
     second = recorded(tmp_path)
     answers = second(batch(*range(10)), NAMES)
@@ -74,9 +74,9 @@ def test_every_sample_is_asked_for_once_and_four_again(tmp_path: Path) -> None:
 
 @torch.no_grad()
 def test_float16_is_close_and_what_it_cannot_hold_an_error(tmp_path: Path) -> None:
-    found, exact = recorded(tmp_path)(batch(1, 2), NAMES), teacher()(batch(1, 2), NAMES)
-    assert torch.equal(found["logits"], exact["logits"]) and not torch.equal(found["map"], exact["map"])
-    torch.testing.assert_close(found["map"], exact["map"], rtol=5e-4, atol=1e-6)
+    stored, exact = recorded(tmp_path)(batch(1, 2), NAMES), teacher()(batch(1, 2), NAMES)
+    assert torch.equal(stored["logits"], exact["logits"]) and not torch.equal(stored["map"], exact["map"])
+    torch.testing.assert_close(stored["map"], exact["map"], rtol=5e-4, atol=1e-6)
     with pytest.raises(ConfigError, match=r"map_dtype: teacher.huge reaches .*use float32"):
         recorded(tmp_path, ["huge"])(batch(1, 2), ["huge"])
     assert recorded(tmp_path, ["huge"], map_dtype="float32")(batch(1, 2), ["huge"])["huge"].abs().max() > 65504

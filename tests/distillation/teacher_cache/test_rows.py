@@ -33,9 +33,9 @@ def test_what_is_written_is_read_by_every_process(rows: Rows) -> None:
     rows.write(1, values(1))
     for reader in (rows, Rows(rows.folder, LAYOUT)):
         assert reader.missing(EVERY).tolist() == [True, False, True, False, True]
-        found = reader.read(np.array([3, 1, 3]))
+        stored = reader.read(np.array([3, 1, 3]))
         for name in LAYOUT:
-            np.testing.assert_array_equal(found[name], np.stack([values(s)[name] for s in (3, 1, 3)]))
+            np.testing.assert_array_equal(stored[name], np.stack([values(s)[name] for s in (3, 1, 3)]))
 
 
 @pytest.mark.parametrize("name", ["logits", "map", "checksums"])
@@ -51,7 +51,7 @@ def test_the_checksum_is_written_last(rows: Rows, monkeypatch: pytest.MonkeyPatc
     """However early a writer is stopped, the row is missing until all of it is there."""
     order: list[int] = []
     real = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda file, data, at: (order.append(file), real(file, data, at))[1])
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: (order.append(file), real(file, data, offset))[1])
     rows.write(0, values(0))
     assert order[-1] == rows._files["checksums"] and len(order) == 3
 
@@ -61,7 +61,7 @@ def test_a_writer_killed_at_any_time_leaves_whole_rows_only(rows: Rows) -> None:
         "import sys, itertools, numpy as np; sys.path[:0] = ['.']\n"
         "from pathlib import Path; from tests.distillation.teacher_cache.test_rows import *\n"
         "rows = Rows(Path(sys.argv[1]), LAYOUT); print('go', flush=True)\n"
-        "for at in itertools.count(): rows.write(at % 5, values(at % 5))"
+        "for i in itertools.count(): rows.write(i % 5, values(i % 5))"
     )
     writer = subprocess.Popen([sys.executable, "-c", code, str(rows.folder)], stdout=subprocess.PIPE)
     assert writer.stdout is not None and writer.stdout.readline() == b"go\n"

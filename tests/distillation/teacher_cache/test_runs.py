@@ -25,8 +25,8 @@ def run(here: Any, folder: Path, *words: str) -> tuple[dict[str, torch.Tensor], 
     return load_file(folder / "student.safetensors"), json.loads((folder / "metrics.json").read_text())
 
 
-def distance(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
-    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
+def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    return max(float((a[name] - b[name]).abs().max()) for name in a)
 
 
 def test_the_student_is_the_one_of_the_uncached_run(here, tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_what_the_teacher_reads_must_depend_on_sample_and_view_alone() -> None:
 
 def test_the_points_of_a_sweep_ask_the_teacher_once(here, tmp_path: Path) -> None:
     here(*FAST, *FIXED, *CACHED, "trainer.max_epochs=4", "-m", "kd.temperature=1,2,4", "hydra.sweep.dir=sweep")
-    found = [json.loads(p.read_text())["teacher_cache"] for p in sorted(tmp_path.glob("sweep/*/metrics.json"))]
-    assert len(found) == 3 and len({point["folder"] for point in found}) == 1
-    assert sorted(point["computed"] for point in found) == [0, 0, 12 + 10]
+    result = [json.loads(p.read_text())["teacher_cache"] for p in sorted(tmp_path.glob("sweep/*/metrics.json"))]
+    assert len(result) == 3 and len({point["folder"] for point in result}) == 1
+    assert sorted(point["computed"] for point in result) == [0, 0, 12 + 10]
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_student(here, tmp_path: Path) -> None:
@@ -96,5 +96,5 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_student(here, tmp_path: Path
     with pytest.raises(SystemExit):
         run(here, tmp_path / "broken", *words, "cache=other")
     (tmp_path / "stop").unlink()
-    resumed, found = run(here, tmp_path / "broken", *words, "cache=other")
-    assert distance(whole, resumed) == 0.0 and 0 < found["teacher_cache"]["computed"] < 22
+    resumed, result = run(here, tmp_path / "broken", *words, "cache=other")
+    assert distance(whole, resumed) == 0.0 and 0 < result["teacher_cache"]["computed"] < 22

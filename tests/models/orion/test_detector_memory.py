@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kd_runner.models.orion.detector import Orion
+from kd_runner.models.orion.memory import Memory, push_queries
 
 Build = Callable[..., Orion]
 Frame = dict[str, Tensor]
@@ -61,6 +62,21 @@ def test_best_queries_are_propagated_with_their_reference_points(small: Build, f
     expected = before["codes"][-1].take_along_dim(best[..., None], 1)[..., :3] - step[:, None]
     expected = expected.clamp(*net.pts_bbox_head.bounds.view(2, 3))
     torch.testing.assert_close(after["codes"][-1, :, 6:, :3], expected, atol=1e-2, rtol=0)
+
+
+def test_queries_are_ranked_by_their_best_class(small: Build, frame: Frame, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranked: list[Tensor] = []
+
+    def push(memory: Memory, queries: Tensor, references: Tensor, scores: Tensor, num_queries: int) -> Memory:
+        ranked.append(scores)
+        return push_queries(memory, queries, references, scores, num_queries)
+
+    monkeypatch.setattr("kd_runner.models.orion.detector.push_queries", push)
+    outputs = small(temporal=True, num_remembered=3).eval()(**with_pose(frame, 0.0))
+    assert len(ranked) == 2
+    for scores, logits in zip(ranked, (outputs["logits"][-1], outputs["line_logits"][-1])):
+        best = [[max(query) for query in sample] for sample in logits.tolist()]
+        torch.testing.assert_close(scores, torch.tensor(best))
 
 
 def test_no_gradient_reaches_earlier_frames(small: Build, frame: Frame) -> None:

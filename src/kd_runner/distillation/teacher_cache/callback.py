@@ -19,22 +19,22 @@ class RecordTeacher(Callback):
     """Gives the module a `RecordedTeacher` for its training batches; validation keeps asking the real one.
 
     Args:
-        place: folder of all recorded teachers.
+        root_folder: folder of all recorded teachers.
         settings: what the outputs depend on besides weights, features and inputs.
         root: folder of the training data, whose files must stay as they are.
         views, map_dtype: see `RecordedTeacher`.
     """
 
     def __init__(
-        self, place: Path, settings: Mapping[str, Any], root: str | None, views: int | None, map_dtype: str
+        self, root_folder: Path, settings: Mapping[str, Any], root: str | None, views: int | None, map_dtype: str
     ) -> None:
-        self.place, self.settings, self.root = place, settings, root
+        self.root_folder, self.settings, self.root = root_folder, settings, root
         self.views, self.map_dtype = views, map_dtype
         self._recorded: RecordedTeacher | None = None
 
     @property
     def result(self) -> dict[str, Any]:
-        """For metrics.json: where the outputs lie, and how many samples were asked for, asked for again, found."""
+        """For metrics.json: the folder, and the numbers of samples computed, computed again to compare, and read."""
         if (kept := self._recorded) is None:
             return {}
         counts = {"computed": kept.computed, "checked": kept.checked, "read": kept.read}
@@ -48,23 +48,22 @@ class RecordTeacher(Callback):
         if any(part.training for part in teacher.net.modules()):  # the student has set what it shares to train
             raise ConfigError("kd.teacher_cache: the student trains modules of the teacher, whose outputs so change")
         check_fixed(samples, list(teacher.inputs.values()), self.views)
-        told = {
+        identity_parts = {
             **self.settings,
             "weights": identity.weights(teacher.net),
+            "sources": identity.sources({type(module) for module in teacher.net.modules()}),
             "features": {name: teacher.features[name] for name in names},
             "inputs": teacher.inputs,
             "views": self.views,
         }
         state = {} if self.root is None else {"data.root": identity.files(self.root)}
         self._recorded = pl_module.recorded_teacher = RecordedTeacher(
-            teacher, names, self.place, told, state, len(samples), self.views, self.map_dtype
+            teacher, names, self.root_folder, identity_parts, state, len(samples), self.views, self.map_dtype
         )
         log.info("teacher's outputs: %s", self._recorded.folder)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        if (
-            self._recorded is not None
-        ):  # a transform may change in mid-training, by a schedule that no setting here shows
+        if self._recorded is not None:  # a schedule that no setting here shows may change a transform
             self._recorded.check_again()
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,26 @@ def digest(parts: Mapping[str, Any]) -> str:
 
 
 def weights(net: nn.Module) -> str:
-    """SHA-256 of all parameters and buffers, with names and shapes: wherever the weights came from."""
-    found = hashlib.sha256()
-    for name, value in net.state_dict().items():
+    """SHA-256 of all parameters and buffers, also those outside of the state dict, with names and shapes."""
+    sha = hashlib.sha256()
+    tensors = net.state_dict()
+    extra = {name: value for name, value in net.named_buffers(remove_duplicate=False) if name not in tensors}
+    for name, value in (*tensors.items(), *extra.items()):
         value = value.detach().cpu().contiguous()
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        sha.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        sha.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def sources(objects: Iterable[Any]) -> dict[str, str]:
+    """Name to a digest of the source file of classes and functions; installed packages count by name alone."""
+    digests: dict[str, str] = {}
+    for part in objects:
+        file = getattr(sys.modules.get(part.__module__), "__file__", None)
+        installed = file is None or "site-packages" in file
+        content = b"" if installed else Path(str(file)).read_bytes()
+        digests[f"{part.__module__}.{part.__qualname__}"] = hashlib.sha256(content).hexdigest()[:20]
+    return digests
 
 
 def files(root: str | Path) -> dict[str, Any]:
@@ -41,17 +55,17 @@ def _files(folder: str, prefix: str) -> Iterator[tuple[str, int, int]]:
             if entry.is_dir():
                 yield from _files(entry.path, f"{prefix}{entry.name}/")
             else:
-                found = entry.stat()
-                yield f"{prefix}{entry.name}", found.st_size, found.st_mtime_ns
+                status = entry.stat()
+                yield f"{prefix}{entry.name}", status.st_size, status.st_mtime_ns
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """What differs, in words, key by key."""
-    found = []
+    changes = []
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{prefix}{key}.")
+            changes += differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            found.append(f"{prefix}{key}: {old} then, {new} now")
-    return found
+            changes.append(f"{prefix}{key}: {old} then, {new} now")
+    return changes

@@ -1,11 +1,11 @@
-"""A teacher that is asked once per sample: the same call as `features.FeatureExtractor`, the answers kept on disk."""
+"""Teacher outputs on disk: computed once per sample, read with the same call as `features.FeatureExtractor`."""
 
 import fcntl
 import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -18,23 +18,23 @@ from kd_runner.distillation.teacher_cache.rows import Layout, Rows, create
 from kd_runner.errors import ConfigError
 from kd_runner.runtime.files import write_json
 
-# So far may a recomputed output be off, as a share of the sample's largest value: fp16, TF32, bf16, other batch sizes.
+# Largest difference of a recomputed output, as a fraction of the sample's largest value: fp16, TF32, other batches.
 _TOLERANCE = 1e-2
 # Raised whenever the same outputs would be stored in another way.
 _FORMAT = 2
 
 
 class RecordedTeacher:
-    """Calls `teacher` for the samples that are not on disk yet, and keeps what it says.
+    """Computes the teacher's outputs of samples that are not on disk yet, and stores them.
 
-    Folder: `place/<digest of identity>/`, one memory-mapped array per output with a row per sample and view
+    Folder: `root_folder/<digest of identity>/`, one memory-mapped array per output with a row per sample and view
     (`rows.Rows`), and `meta.json`. Several processes may fill and read it at once. What is returned is what is stored,
     whether it has just been computed or not, so that the first run sees the same numbers as any later one.
 
     Args:
         teacher: frozen net with features.
         names: the features that are read.
-        place: folder of all recorded teachers.
+        root_folder: folder of all recorded teachers.
         identity: everything that the outputs depend on; another one is another folder.
         state: what must not have changed since the folder was made, e.g. the data files.
         num_samples: samples of the training set; rows are numbered `index * views + view` by the batch's entries.
@@ -47,7 +47,7 @@ class RecordedTeacher:
         self,
         teacher: FeatureExtractor,
         names: Iterable[str],
-        place: Path,
+        root_folder: Path,
         identity: Mapping[str, Any],
         state: Mapping[str, Any],
         num_samples: int,
@@ -56,24 +56,24 @@ class RecordedTeacher:
     ):
         self.teacher, self.names, self.map_dtype = teacher, sorted(names), map_dtype
         self.views, self.num_rows = views, num_samples * (views or 1)
-        told = {"format": _FORMAT, "names": self.names, "map_dtype": map_dtype, "rows": self.num_rows, **identity}
-        self.identity: dict[str, Any] = json.loads(json.dumps(told, default=str))
+        content = {"format": _FORMAT, "names": self.names, "map_dtype": map_dtype, "rows": self.num_rows, **identity}
+        self.identity: dict[str, Any] = json.loads(json.dumps(content, default=str))
         self.state = dict(state)
-        self.folder = place / digest(self.identity)
+        self.folder = root_folder / digest(self.identity)
         self.computed, self.checked, self.read = 0, 0, 0
         self._rows: Rows | None = None
         self.check_again()
 
     def check_again(self) -> None:
-        """Compare the next four stored samples with what the teacher says of them now."""
+        """Compare the next four stored samples with what the teacher returns now."""
         self._to_check = 4
 
     def __call__(self, batch: Mapping[str, Any], names: Iterable[str]) -> dict[str, Tensor]:
         """The named outputs of a training batch, with the shapes, types and device that the teacher would give them.
 
         Raises:
-            ConfigError: the folder is stale, a stored sample is not what the teacher says now, fp16 is too narrow, the
-                disk too small, or no dimension of an output is that of the samples.
+            ConfigError: the folder is stale, a stored sample is not what the teacher returns now, fp16 is too narrow,
+                the disk too small, or no dimension of an output is that of the samples.
         """
         rows = batch["index"].cpu().numpy()
         if self.views is not None:
@@ -85,27 +85,27 @@ class RecordedTeacher:
         if self._to_check and not missing.all():
             self._check(stored, batch, rows, np.flatnonzero(~missing)[: self._to_check])
         self.read += len(rows) - int(missing.sum())
-        found = stored.read(rows)
+        stored_values = stored.read(rows)
         device = batch["index"].device
-        answers = {}
+        outputs = {}
         for name in names:
             output = self._outputs[name]
-            value = torch.from_numpy(found[name]).flatten(0, 1).to(device, getattr(torch, output["dtype"]))
-            answers[name] = value.permute(*np.argsort(output["order"]).tolist())
-        return answers
+            value = torch.from_numpy(stored_values[name]).flatten(0, 1).to(device, getattr(torch, output["dtype"]))
+            outputs[name] = value.permute(*np.argsort(output["order"]).tolist())
+        return outputs
 
     def _compute(self, stored: Rows, batch: Mapping[str, Any], rows: np.ndarray, which: np.ndarray) -> None:
-        answers = self._ask(batch, np.flatnonzero(which))
-        for at, row in enumerate(rows[which]):
-            stored.write(row, {name: value[at] for name, value in answers.items()})
+        outputs = self._compute_rows(batch, np.flatnonzero(which))
+        for i, row in enumerate(rows[which]):
+            stored.write(row, {name: value[i] for name, value in outputs.items()})
         self.computed += len(rows[which])
 
-    def _ask(self, batch: Mapping[str, Any], which: np.ndarray) -> dict[str, np.ndarray]:
+    def _compute_rows(self, batch: Mapping[str, Any], which: np.ndarray) -> dict[str, np.ndarray]:
         """The teacher's outputs for some samples of a batch as they are to be stored, (samples, per sample, ...)."""
-        answers = self._teach(batch, torch.from_numpy(which).to(batch["index"].device))
-        return {name: self._to_store(name, value, len(which)) for name, value in answers.items()}
+        outputs = self._run_teacher(batch, torch.from_numpy(which).to(batch["index"].device))
+        return {name: self._to_store(name, value, len(which)) for name, value in outputs.items()}
 
-    def _teach(self, batch: Mapping[str, Any], chosen: Tensor | slice) -> dict[str, Tensor]:
+    def _run_teacher(self, batch: Mapping[str, Any], chosen: Tensor | slice) -> dict[str, Tensor]:
         """The teacher's outputs, as they are, for some samples of a batch."""
         part = {key: batch[key] for key in self.teacher.inputs.values()}
         return self.teacher(
@@ -130,23 +130,29 @@ class RecordedTeacher:
         return value.numpy().astype(dtype).reshape(samples, *shape)
 
     def _check(self, stored: Rows, batch: Mapping[str, Any], rows: np.ndarray, which: np.ndarray) -> None:
-        """Ask again for samples that are stored: what is kept must be what the teacher says now."""
+        """Compute stored samples again: they must be what the teacher returns now."""
         self._to_check -= len(which)
         self.checked += len(which)
-        found = stored.read(rows[which])
-        for name, now in self._ask(batch, which).items():
+        before = stored.read(rows[which])
+        for name, now in self._compute_rows(batch, which).items():
             if now.dtype.kind != "f":
+                # Labels of two tied classes may swap: a few of many values are rounding, more are another teacher.
+                changed = (before[name] != now).mean(tuple(range(1, now.ndim)))
+                if (changed > _TOLERANCE).any():
+                    self._stale(name, batch["index"][which[int(changed.argmax())]], changed.max())
                 continue
-            then = found[name].astype(np.float64)
+            then = before[name].astype(np.float64)
             axes = tuple(range(1, then.ndim))
             off = np.abs(then - now).max(axes) / np.maximum(np.abs(then).max(axes), 1e-6)
             if not (off <= _TOLERANCE).all():
-                raise ConfigError(
-                    f"kd.teacher_cache: the teacher's {name} of sample {batch['index'][which[int(off.argmax())]]} is "
-                    f"off by {off.max():.1%} from what is stored in {self.folder}: teacher or data changed in a way "
-                    "that no setting shows, or the net answers differently every time. Delete that folder, or set "
-                    "kd.teacher_cache.enabled=false"
-                )
+                self._stale(name, batch["index"][which[int(off.argmax())]], off.max())
+
+    def _stale(self, name: str, sample: Tensor, fraction: float) -> NoReturn:
+        raise ConfigError(
+            f"kd.teacher_cache: the teacher's {name} of sample {int(sample)} is off by {fraction:.1%} from what is "
+            f"stored in {self.folder}: teacher or data changed in a way that no setting shows, or the net is not "
+            "deterministic. Delete that folder, or set kd.teacher_cache.enabled=false"
+        )
 
     def _open(self, batch: Mapping[str, Any]) -> Rows:
         """Open the folder; make it first where there is none."""
@@ -156,13 +162,13 @@ class RecordedTeacher:
             meta = self.folder / "meta.json"
             if not meta.is_file():
                 self._create(batch, meta)
-            told = json.loads(meta.read_text())
+            metadata = json.loads(meta.read_text())
         now = {"identity": self.identity, "state": self.state}
-        if changed := differences({key: told[key] for key in now}, now):
+        if changed := differences({key: metadata[key] for key in now}, now):
             raise ConfigError(
                 f"kd.teacher_cache: {self.folder} was made for something else ({'; '.join(changed[:3])}). Delete it"
             )
-        self._outputs = told["outputs"]
+        self._outputs = metadata["outputs"]
         self._rows = Rows(self.folder, self._layout)
         return self._rows
 
@@ -171,7 +177,7 @@ class RecordedTeacher:
         return {name: (output["stored"], tuple(output["shape"])) for name, output in self._outputs.items()}
 
     def _create(self, batch: Mapping[str, Any], meta: Path) -> None:
-        one, two = (self._teach(batch, slice(number)) for number in (1, 2))
+        one, two = (self._run_teacher(batch, slice(number)) for number in (1, 2))
         self._outputs = {}
         for name, value in one.items():
             if value.ndim == 0:
@@ -180,10 +186,10 @@ class RecordedTeacher:
             stored = plain if not value.is_floating_point() else self.map_dtype if value.ndim > 2 else "float32"
             # As it lies in memory (channels last, say): sums then add up in the same order, to the same bits.
             # The samples come first: theirs is the dimension that grows with them (decoders put their layers before).
-            samples = next((at for at in range(value.ndim) if value.shape[at] != two[name].shape[at]), 0)
-            others = [at for at in range(value.ndim) if at != samples]
+            samples = next((axis for axis in range(value.ndim) if value.shape[axis] != two[name].shape[axis]), 0)
+            others = [axis for axis in range(value.ndim) if axis != samples]
             order = [samples, *sorted(others, key=[-stride for stride in value.stride()].__getitem__)]
-            shape = [value.shape[at] for at in order]
+            shape = [value.shape[axis] for axis in order]
             self._outputs[name] = {"shape": shape, "order": order, "stored": stored, "dtype": plain}
         row = sum(np.dtype(dtype).itemsize * int(np.prod(shape)) for dtype, shape in self._layout.values())
         free = shutil.disk_usage(self.folder).free

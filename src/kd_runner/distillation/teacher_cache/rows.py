@@ -1,4 +1,4 @@
-"""Arrays on disk that fill up row by row, shared by processes that know nothing of each other."""
+"""Arrays on disk that fill up row by row, shared by processes that do not communicate."""
 
 import os
 import zlib
@@ -74,14 +74,14 @@ class Rows:
 
     def _put(self, name: str, row: int, value: NDArray | np.uint32) -> None:
         array, data = self._arrays[name], value.tobytes()
-        place = array.offset + row * len(data)  # type: ignore[attr-defined]
+        position = array.offset + row * len(data)  # type: ignore[attr-defined]
         while data:
-            written = os.pwrite(self._files[name], data, place)
-            data, place = data[written:], place + written
+            written = os.pwrite(self._files[name], data, position)
+            data, position = data[written:], position + written
 
 
 def _checksum(values: Mapping[str, NDArray]) -> int:
-    found = 0
+    checksum = 0
     for value in values.values():
-        found = zlib.crc32(value.tobytes(), found)
-    return found or 1
+        checksum = zlib.crc32(value.tobytes(), checksum)
+    return checksum or 1

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def gaussian_focal(logits: Tensor, target: Tensor) -> Tensor:
+def gaussian_focal(logits: Tensor, target: Tensor, counted: Tensor | None = None) -> Tensor:
     """Gaussian focal loss (CornerNet, equation 1; alpha 2, beta 4), divided by the number of cells with target 1.
 
         loss = -1/N sum of (1 - p)^2 log p                where target = 1
@@ -13,6 +13,7 @@ def gaussian_focal(logits: Tensor, target: Tensor) -> Tensor:
     Args:
         logits: any shape; probabilities p are clamped to 1e-4..1-1e-4.
         target: same shape, 0..1.
+        counted: same shape, bool; cells where it is False are left out. None: all count.
 
     Returns:
         Scalar; N is at least 1.
@@ -20,6 +21,8 @@ def gaussian_focal(logits: Tensor, target: Tensor) -> Tensor:
     p = logits.float().sigmoid().clamp(1e-4, 1 - 1e-4)
     center = target == 1
     loss = torch.where(center, -((1 - p) ** 2) * p.log(), -(p**2) * (1 - p).log() * (1 - target) ** 4)
+    if counted is not None:
+        loss, center = loss * counted, center & counted
     return loss.sum() / center.sum().clamp(min=1)
 
 
