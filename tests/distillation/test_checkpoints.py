@@ -209,9 +209,7 @@ def test_nan_in_a_file_names_the_tensor(tmp_path: Path, name: str) -> None:
         torch.save(broken.state_dict(), tmp_path / name)
     else:
         student_file.save_student(broken, tmp_path / name)
-    with pytest.raises(
-        ConfigError, match=rf"{name}: tensor '2\.weight' has 1 nan or infinite of 12"
-    ):
+    with pytest.raises(ConfigError, match=rf"{name}: tensor '2\.weight' has 1 nan or infinite of 12"):
         checkpoints.read(tmp_path / name, "student.checkpoint")
 
 
@@ -227,9 +225,7 @@ def test_infinity_in_a_file_names_the_tensor(tmp_path: Path, value: float) -> No
 def test_a_missing_file_is_named_with_its_nearest_neighbor(tmp_path: Path) -> None:
     """And no tensor is read from something that is no file."""
     student_file.save_student(net(1), tmp_path / "student.safetensors")
-    with pytest.raises(
-        ConfigError, match=r"no file .*studnt\.safetensors\. Did you mean 'student"
-    ):
+    with pytest.raises(ConfigError, match=r"no file .*studnt\.safetensors\. Did you mean 'student"):
         checkpoints.read(tmp_path / "studnt.safetensors", "teacher.checkpoint")
     with pytest.raises(ConfigError, match=r"no file .* The folder .*nowhere does not exist"):
         checkpoints.read(tmp_path / "nowhere" / "x.pth", "teacher.checkpoint")

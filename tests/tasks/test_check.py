@@ -12,7 +12,7 @@ FAST = ["logger=none", "export=none", "callbacks=[checkpoints]"]
 def refused(here: Any, capfd: pytest.CaptureFixture[str], *words: str) -> str:
     with pytest.raises(SystemExit):
         here(*words)
-    return capfd.readouterr().out
+    return "".join(capfd.readouterr())
 
 
 def test_the_whole_of_a_run_is_tried_and_nothing_stays(here: Any, tmp_path: Path, capfd: Any) -> None:
@@ -32,10 +32,7 @@ def test_a_wrong_metric_name_ends_it_before_the_first_step(here: Any, capfd: Any
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (
-            ["optimizer._target_=torch.optim.Muon", "~optimizer.fused", "~optimizer.betas", "~optimizer.eps"],
-            "optimizer: ",
-        ),
+        (["optimizer._target_=torch.optim.Muon"], "optimizer: "),
         (["callbacks=[checkpoints,detection_visualizer]"], "callbacks."),
         (["metric.segmentation_iou.inputs.preds=teacher.logits", "kd.enabled=false"], "teacher.logits"),
         (["+callbacks.bar._target_=lightning.pytorch.callbacks.TQDMProgressBar"], "trainer: "),
@@ -56,5 +53,5 @@ def test_the_step_has_the_precision_of_the_run(here: Any, monkeypatch: pytest.Mo
         return output
 
     monkeypatch.setattr(torch.nn.functional, "conv2d", record)
-    here("task=check", *FAST, "trainer.precision=bf16-mixed", "optimizer.fused=null")
+    here("task=check", *FAST, "trainer.precision=bf16-mixed")
     assert (True, torch.bfloat16) in seen

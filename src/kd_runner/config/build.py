@@ -3,17 +3,18 @@
 import inspect
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kd_runner.config import hardware
+from kd_runner.config.recorder import teacher_recorder
 from kd_runner.data.module import DataModule
 from kd_runner.data.views import FixedAugmentations
 from kd_runner.distillation import checkpoints, student_file
@@ -24,8 +25,7 @@ from kd_runner.distillation.loss_terms import LossTerm
 from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError
 from kd_runner.pruning.pruned import Pruned, rebuild
-from kd_runner.runtime.result_keys import result_settings
-from kd_runner.runtime.run_folder import RunFolder, resolved
+from kd_runner.runtime.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -233,33 +233,6 @@ def distiller(
         torch.manual_seed(cfg.seed)
         module.build_losses(example)
     return module
-
-
-def _targets(node: Any) -> Iterator[dict[str, Any]]:
-    """Every part of a configuration that names a class or function."""
-    parts = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    if isinstance(node, dict) and "_target_" in node:
-        yield node
-    for part in parts:
-        yield from _targets(part)
-
-
-def teacher_recorder(cfg: DictConfig) -> Any:
-    """Keeps the teacher's outputs for what the training data and its transforms are now."""
-    from kd_runner.distillation.teacher_cache import identity
-    from kd_runner.distillation.teacher_cache.callback import RecordTeacher
-
-    parts = (
-        *("data.train.", "data.unlabeled.", "scale."),
-        *("teacher.net.", "teacher.checkpoint_keys.", "teacher.channels_last."),
-    )
-    settings = {key: value for key, value in result_settings(resolved(cfg)).items() if f"{key}.".startswith(parts)}
-    settings["precision"] = hardware.precision(cfg)
-    data_nodes: Any = OmegaConf.to_container(resolved(cfg).data, resolve=True)
-    targets = [node["_target_"] for part in ("train", "unlabeled") for node in _targets(data_nodes[part])]
-    settings["data_sources"] = identity.sources(get_object(target) for target in targets)
-    folder, cache = Path(cfg.cache).expanduser() / "teacher_outputs", cfg.kd.teacher_cache
-    return RecordTeacher(folder, settings, cfg.data.root, cache.views, cache.map_dtype)
 
 
 def evaluator(cfg: DictConfig, net: FeatureExtractor) -> Distiller:
