@@ -50,7 +50,7 @@ def extractor(key: str, width: int, classes: int = 3) -> FeatureExtractor:
 
 
 def batch() -> dict[str, Tensor]:
-    samples = [data()[at] for at in range(2)]
+    samples = [data()[i] for i in range(2)]
     return {name: torch.stack([s[name] for s in samples]) for name in ("image", "target")}
 
 

@@ -32,7 +32,7 @@ def test_a_wrong_metric_name_ends_it_before_the_first_step(here: Any, capfd: Any
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["optimizer._target_=torch.optim.Muon"], "optimizer: "),
+        (["optimizer._target_=torch.optim.Muon", "~optimizer.fused"], "optimizer: "),
         (["callbacks=[checkpoints,detection_visualizer]"], "callbacks."),
         (["metric.segmentation_iou.inputs.preds=teacher.logits", "kd.enabled=false"], "teacher.logits"),
         (["+callbacks.bar._target_=lightning.pytorch.callbacks.TQDMProgressBar"], "trainer: "),
