@@ -34,18 +34,21 @@ def test_targets_of_a_box_straight_ahead() -> None:
     assert torch.allclose(code[:, 3:], torch.tensor([1.9, 1.0, 1.9]).log())
 
 
+@pytest.mark.parametrize("upright", [1, -1])
 @pytest.mark.parametrize("yaw", [0.3 + i * math.pi / 4 for i in range(8)])
-def test_a_token_shows_a_box_by_all_eight_corners(yaw: float) -> None:
-    """Tokens of one pixel; at some heading each corner is the outermost one."""
+def test_a_token_shows_a_box_by_all_eight_corners(yaw: float, upright: int) -> None:
+    """Tokens of one pixel; at some heading, and upside down, each corner is the outermost one on either side."""
+    view = camera()
+    view[..., 1, 2] *= upright
     box = torch.tensor([[[0.3, 6.0, 0.2, 4.0, 1.5, 1.2, yaw, 0.0, 0.0]]])
     grid = torch.Size((64, 64))
-    targets = token_targets(box, torch.ones(1, 1, dtype=torch.bool), camera(), SIZE, grid)
+    targets = token_targets(box, torch.ones(1, 1, dtype=torch.bool), view, SIZE, grid)
     columns, rows = [], []
     for along, across, up in itertools.product((-2.0, 2.0), (-0.75, 0.75), (-0.6, 0.6)):
         x = 0.3 + along * math.cos(yaw) - across * math.sin(yaw)
         depth = 6.0 + along * math.sin(yaw) + across * math.cos(yaw)
         columns.append(32 + FOCAL * x / depth)
-        rows.append(32 - FOCAL * (0.2 + up) / depth)
+        rows.append(32 - upright * FOCAL * (0.2 + up) / depth)
     shown = targets.shown[0, 0]
     expected = torch.zeros(64, 64, dtype=torch.bool)
     expected[math.floor(min(rows)) : math.ceil(max(rows)), math.floor(min(columns)) : math.ceil(max(columns))] = True

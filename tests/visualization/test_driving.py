@@ -59,7 +59,18 @@ def test_points_and_heat() -> None:
 
 def test_points_beyond_the_picture_are_left_out_and_those_at_its_border_are_drawn() -> None:
     empty = figure().draw([view()], points=np.zeros((0, 4)))
-    for x, y in ((-33.0, 5), (33, 5), (5, -33), (5, 33), (-33, -33), (33, 33), (30.0, 5), (5, -30.0)):
+    for x, y in (
+        (-33.0, 5),
+        (33, 5),
+        (5, -33),
+        (5, 33),
+        (-33, -33),
+        (33, 33),
+        (30.0, 5),
+        (5, -30.0),
+        (29.9, 5),
+        (5, -29.9),
+    ):
         assert np.array_equal(figure().draw([view()], points=np.array([[x, y, 0, 1.0]] * 3)), empty), (x, y)
     for x, y in ((-28.9, 5), (28.6, 5), (5, -28.6), (5, 28.9)):
         picture = figure().draw([view()], points=np.array([[x, y, 0, 1.0]] * 3))
