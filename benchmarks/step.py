@@ -104,6 +104,7 @@ def kd_runner(
     ]
     files = {"trainer": "trainer/cpu", "logger": "logger/tensorboard", "callbacks": "callbacks/epoch_summary"}
     settings = OmegaConf.create({key: OmegaConf.load(CONF / f"{file}.yaml") for key, file in files.items()})
+    settings.monitor = "miou"
     settings.trainer.update(max_epochs=1, enable_checkpointing=False)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):  # no terminal, no bar
         trainer = build.trainer(settings, RunFolder(folder))

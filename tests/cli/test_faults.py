@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-MISSPELT_TAP = "teacher.features.low: no module 'backbone.layr1'. Did you mean 'backbone.layer1'?"
+MISSPELT_FEATURE = "teacher.features.low: the net has no module 'backbone.layr1'. Did you mean 'backbone.layer1'?"
 
 FAULTS = {
-    "misspelt feature": (["teacher.features.low=backbone.layr1"], MISSPELT_TAP),
+    "misspelt feature": (["teacher.features.low=backbone.layr1"], MISSPELT_FEATURE),
     "feature name that a loss reads": (
         ["loss.kl_logits.inputs.teacher=teacher.logit"],
         "loss.kl_logits.inputs: teacher.features has no 'logit'. Did you mean 'logits'?",

@@ -34,7 +34,7 @@ def test_every_choice_of_a_group(group: str) -> None:
     for file in sorted((CONF / group).glob("*.yaml")):
         content = OmegaConf.load(file)
         if "defaults" in content:
-            content = compose([f"{group}={file.stem}"])
+            content = compose(["experiment=none", f"{group}={file.stem}"])
             content = {role: content[role] for role in ("teacher", "student")} if group == "model" else content[group]
         for key, node in calls.targets(OmegaConf.to_container(OmegaConf.create(content)), group):
             calls.check_call("trainer" if group == "trainer" else key, node)

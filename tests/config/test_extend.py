@@ -78,8 +78,12 @@ def test_own_model_at_scale_mini(own_model) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong", "expected"),
     [
-        ("inputs: {input", "inputz: {input", "teacher.inputz: no such key. Did you mean 'inputs'?"),
-        ("{strip:", "{stripp:", "teacher.checkpoint_keys.stripp: no such key. Did you mean 'strip'?"),
+        ("inputs: {input", "inputz: {input", "teacher.inputz: no such key. Did you mean 'teacher.inputs'?"),
+        (
+            "{strip:",
+            "{stripp:",
+            "teacher.checkpoint_keys.stripp: no such key. Did you mean 'teacher.checkpoint_keys.strip'?",
+        ),
         ("lraspp_mobilenet_v3_large", "lraspp_mobilenet_v3_lage", "Did you mean 'lraspp_mobilenet_v3_large'?"),
     ],
 )

@@ -97,7 +97,7 @@ def test_a_header_that_cannot_be_used_is_refused(config: dict | None, message: s
 
 def test_a_header_that_is_no_json_is_refused(tmp_path: Path) -> None:
     for text, message in (("{", "is not JSON"), (json.dumps([1]), "is no mapping")):
-        content = safetensors.torch.save({"w": torch.zeros(1)}, metadata={"kd_runner.net": text})
+        content = safetensors.torch.save({"w": torch.zeros(1)}, metadata={"kd_runner": text})
         (tmp_path / "x.safetensors").write_bytes(content)
         with pytest.raises(ConfigError, match=message):
             read_header(tmp_path / "x.safetensors")

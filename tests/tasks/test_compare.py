@@ -55,7 +55,7 @@ def test_a_comparison_does_only_what_is_missing(here, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["seeds=[0,1,0]"], "seeds=[0, 1, 0]: seed 0 is there more than once"),
+        (["seeds=[0,1,0]"], "seeds=[0,1,0]: expected a list of different seeds"),
         (["loss=[cosine_features]"], "task.arms.undistilled: it has no loss to train with"),
         (["+task.arms.other={kd.temprature:2}"], "temprature"),
     ],

@@ -1,9 +1,9 @@
 """`student.safetensors`: the weights of one net, and in its header what rebuilds the net.
 
-The header holds text under these names:
+The header has one entry `kd_runner` (one, since safetensors writes several in random order), JSON with
 
-- `kd_runner.net`: JSON of the net's configuration, `{"_target_": "package.Class", "width": 64, ...}`, resolved;
-- `kd_runner.pruning`: JSON of what pruning kept (`pruning.spec`), where the net was pruned.
+- `net`: the net's configuration, `{"_target_": "package.Class", "width": 64, ...}`, resolved;
+- `pruning`: JSON of what pruning kept (`pruning.spec`), where the net was pruned.
 """
 
 import importlib
@@ -25,7 +25,7 @@ from kd_runner.errors import ConfigError, nearest
 from kd_runner.pruning.pruned import rebuild
 from kd_runner.runtime.digests import replace_with_digest
 
-NET, PRUNING = "kd_runner.net", "kd_runner.pruning"
+HEADER = "kd_runner"
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,13 @@ def save_student(
         pruning: `Pruned.header` of a pruned net.
     """
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}
-    header = {}
+    header: dict[str, Any] = {}
     if net_config is not None:
-        header[NET] = json.dumps(net_config, default=str)
+        header["net"] = net_config
     if pruning is not None:
-        header[PRUNING] = pruning
-    content = safetensors.torch.save(tensors, metadata=header or None)
+        header["pruning"] = pruning
+    metadata = {HEADER: json.dumps(header, default=str)} if header else None
+    content = safetensors.torch.save(tensors, metadata=metadata)
     replace_with_digest(path, lambda file: file.write(content))
 
 
@@ -74,15 +75,15 @@ def read_header(path: str | Path) -> Header:
             text = file.metadata() or {}
     except safetensors.SafetensorError:
         return Header()  # `read` says what is wrong with it
-    net = None
-    if NET in text:
-        try:
-            net = json.loads(text[NET])
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{path}: the header's {NET} is not JSON: {error}") from error
-        if not isinstance(net, dict):
-            raise ConfigError(f"{path}: the header's {NET} is no mapping")
-    return Header(net, text.get(PRUNING))
+    if HEADER not in text:
+        return Header()
+    try:
+        header = json.loads(text[HEADER])
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: the header's {HEADER} is not JSON: {error}") from error
+    if not isinstance(header, dict) or not isinstance(header.get("net", {}), dict):
+        raise ConfigError(f"{path}: the header's {HEADER} is no mapping")
+    return Header(header.get("net"), header.get("pruning"))
 
 
 def load_student(path: str | Path) -> nn.Module:
@@ -112,7 +113,7 @@ def load_student(path: str | Path) -> nn.Module:
             f"{path}: its header does not say which net it belongs to; build the net, then load_state_dict"
         )
     if "_target_" not in header.net:
-        raise ConfigError(f"{path}: the header's {NET} names no _target_")
+        raise ConfigError(f"{path}: the header's {HEADER} names no _target_")
     for target in _targets(header.net):
         check_target(target, path)
     with torch.random.fork_rng(devices=[]):  # initial weights, which are overwritten

@@ -94,17 +94,19 @@ def plan(cfg: DictConfig, folder: Path, seed: int) -> dict[str, arms.Call]:
         own = arms.arm_config(base, seed, f"task.stages.{name}", settings)
         calls[name] = own, folder / f"seed{seed}_{name}"
         base = cfg.copy()
-        base.teacher = student_as_teacher(own.student, calls[name][1] / "student.safetensors")
+        use_student_as_teacher(base, own.student, calls[name][1] / "student.safetensors")
     if cfg.task.direct:
         calls[DIRECT] = arms.arm_config(cfg, seed, "task.stages", settings), folder / f"seed{seed}_{DIRECT}"
     return calls
 
 
-def student_as_teacher(student: DictConfig, weights: Path) -> DictConfig:
-    """The `teacher` configuration of the next stage, from the `student` of this one."""
-    kept = {key: student[key] for key in ("net", "inputs", "train_inputs", "features", "channels_last")}
-    keys = {"strip": "", "rename": {}, "drop": []}
-    return OmegaConf.create({**kept, "checkpoint": str(weights), "checkpoint_keys": keys})
+def use_student_as_teacher(cfg: DictConfig, student: DictConfig, weights: Path) -> None:
+    """Make the `student` of one stage the `teacher` of the next stage's configuration."""
+    for key in ("net", "inputs", "train_inputs", "features", "channels_last"):
+        cfg.teacher[key] = student[key]
+    cfg.teacher.checkpoint = str(weights)
+    for key, default in {"strip": "", "rename": {}, "drop": [], "convert": None}.items():
+        cfg.teacher.checkpoint_keys[key] = default
 
 
 def _costs(nets: Mapping[str, FeatureExtractor], batch: Any) -> dict[str, Any]:

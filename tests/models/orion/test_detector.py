@@ -164,8 +164,8 @@ def test_errors_name_the_argument(small: Build, frame: Frame) -> None:
 
 def test_a_student_with_frozen_heads_gets_one_to_many_lines(small: Build, frame: Frame) -> None:
     """Frozen modules stay in evaluation mode while the student trains."""
-    teacher = small(backbone=nn.Sequential(nn.Conv2d(3, 8, 8, stride=8)))
-    net = FeatureExtractor(small(backbone=nn.Sequential(nn.Conv2d(3, 8, 8, stride=8))), inputs={}, features={})
+    teacher, names = small(backbone=nn.Sequential(nn.Conv2d(3, 8, 8, stride=8))), {name: name for name in frame}
+    net = FeatureExtractor(small(backbone=nn.Sequential(nn.Conv2d(3, 8, 8, stride=8))), inputs=names, features={})
     share_modules(net, "img_backbone", teacher)
     net.net.train()
     for module in net.frozen:
