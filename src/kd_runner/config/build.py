@@ -161,8 +161,15 @@ def rebuild_pruned(cfg: DictConfig, role: str, module: nn.Module) -> Pruned | No
 def trained(cfg: DictConfig, folder: Path) -> FeatureExtractor:
     """The student that an ended run left in `folder`."""
     own = cfg.copy()
-    own.student.checkpoint, own.student.checkpoint_keys = str(folder / "student.safetensors"), {}
+    use_weights(own.student, folder / "student.safetensors")
     return student(own)
+
+
+def use_weights(node: DictConfig, file: Path) -> None:
+    """Let `teacher` or `student` load a file that a run wrote, whose names are the net's own."""
+    node.checkpoint = str(file)
+    for key, default in {"strip": "", "rename": {}, "drop": [], "convert": None}.items():
+        node.checkpoint_keys[key] = default
 
 
 def feature_extractor(cfg: DictConfig, role: str, module: nn.Module) -> FeatureExtractor:

@@ -104,9 +104,7 @@ def use_student_as_teacher(cfg: DictConfig, student: DictConfig, weights: Path) 
     """Make the `student` of one stage the `teacher` of the next stage's configuration."""
     for key in ("net", "inputs", "train_inputs", "features", "channels_last"):
         cfg.teacher[key] = student[key]
-    cfg.teacher.checkpoint = str(weights)
-    for key, default in {"strip": "", "rename": {}, "drop": [], "convert": None}.items():
-        cfg.teacher.checkpoint_keys[key] = default
+    build.use_weights(cfg.teacher, weights)
 
 
 def _costs(nets: Mapping[str, FeatureExtractor], batch: Any) -> dict[str, Any]:
