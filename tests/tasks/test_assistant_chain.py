@@ -65,7 +65,5 @@ def test_a_stage_that_cannot_work_is_named_before_any_training(here, tmp_path, c
 
 def test_the_assistant_must_be_named(here, capfd) -> None:
     with pytest.raises(SystemExit):
-        here(
-            "task=assistant_chain",
-        )
+        here("task=assistant_chain", "task.stages.assistant=???")
     assert "task.stages.assistant is not set" in capfd.readouterr().out
