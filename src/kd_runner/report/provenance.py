@@ -14,14 +14,15 @@ from kd_runner.runtime.files import read_json
 _NAMING = ("version", "split", "images", "annotations", "first", "count")
 
 
-def data_pools(cfg: DictConfig, data: DataModule) -> dict[str, dict[str, Any] | None]:
-    """`train`, `unlabeled` (None for none) and `val`, each with `samples` and `source`."""
+def data_pools(cfg: DictConfig, data: DataModule) -> dict[str, dict[str, Any]]:
+    """`train`, `unlabeled` (where it is used) and `val`, each with `samples` and `source`."""
     counts = {"train": data.num_labeled, "unlabeled": data.num_unlabeled, "val": len(cast(Sized, data.val))}
-    pools: dict[str, dict[str, Any] | None] = {}
+    pools: dict[str, dict[str, Any]] = {}
     for part, samples in counts.items():
         node = OmegaConf.select(cfg, f"data.{part}")
         used = samples > 0 or part != "unlabeled"
-        pools[part] = {"samples": samples, "source": source(node)} if used and node is not None else None
+        if used and node is not None:
+            pools[part] = {"samples": samples, "source": source(node)}
     return pools
 
 
