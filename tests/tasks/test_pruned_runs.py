@@ -150,4 +150,4 @@ def test_rounds_during_training_of_two_processes(vit) -> None:
 def test_a_part_that_is_not_there(vit, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         vit("pruning=vit_half", "pruning.module=blokcs", "student.init=null", "kd.enabled=false")
-    assert "pruning.module: the student has no module 'blokcs'" in capfd.readouterr().out
+    assert "the net has no module 'blokcs'" in capfd.readouterr().out
