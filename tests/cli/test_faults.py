@@ -73,7 +73,7 @@ def test_a_sound_configuration_passes(here, capfd: pytest.CaptureFixture[str], t
         "kl_logits",
         "projections.0.weight",
         "0 missing",
-        "Nothing was trained",
+        "Nothing was kept",
     ):
         assert word in printed
     assert not (tmp_path / "outputs").exists()

@@ -168,7 +168,7 @@ def test_a_guide_works_as_written(
     assert checks
     for words in checks:
         started(*more, *words)
-        assert "Nothing was trained" in capfd.readouterr().out
+        assert "Nothing was kept" in capfd.readouterr().out
 
 
 def test_the_site_builds_strictly(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_sound_command_passes(commands: Commands, tiny: list[str], tmp_path: P
     """The server runs what it is told, and says so."""
     (tmp_path / "case").mkdir()
     code, output = commands.run([*tiny, "task=check"], tmp_path / "case")
-    assert code == 0 and "Nothing was trained" in output
+    assert code == 0 and "Nothing was kept" in output
 
 
 def test_the_server_answers_as_the_command_does(commands: Commands, cli, tiny: list[str], tmp_path: Path) -> None:
