@@ -168,8 +168,8 @@ def trained(cfg: DictConfig, folder: Path) -> FeatureExtractor:
 def use_weights(node: DictConfig, file: Path) -> None:
     """Let `teacher` or `student` load a file that a run wrote, whose names are the net's own."""
     node.checkpoint = str(file)
-    for key, default in {"strip": "", "rename": {}, "drop": [], "convert": None}.items():
-        node.checkpoint_keys[key] = default
+    keys = node.checkpoint_keys
+    keys.strip, keys.rename, keys.drop, keys.convert = "", {}, [], None
 
 
 def feature_extractor(cfg: DictConfig, role: str, module: nn.Module) -> FeatureExtractor:
