@@ -13,6 +13,7 @@ import kd_runner
 from kd_runner.cli import api
 from kd_runner.distillation import features, inputs, loss_terms, module, student_file
 from kd_runner.errors import ConfigError
+from kd_runner.pruning import prune as pruner
 
 
 def test_the_import_is_cheap_and_every_name_is_there() -> None:
@@ -29,7 +30,7 @@ def test_the_import_is_cheap_and_every_name_is_there() -> None:
         kd_runner.lod_student  # noqa: B018
 
 
-@pytest.mark.parametrize("part", [features, inputs, loss_terms, module])
+@pytest.mark.parametrize("part", [features, inputs, loss_terms, module, pruner])
 def test_examples_of_the_docstrings(part) -> None:
     tested = doctest.testmod(part, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert tested.attempted > 0 and tested.failed == 0

@@ -46,10 +46,15 @@ class Budget:
     def keep(
         self, scores: Mapping[str, Tensor], *, sizes: Mapping[str, int] | None = None, fraction: float = 1.0
     ) -> dict[str, list[int]]:
-        """Sorted indices to keep in each block, into `scores[block]` `(units,)`; ties go to the lower index.
+        """Choose the units to keep in each block; ties go to the lower index.
 
-        `sizes` are the blocks' unpruned widths, to which `ratio` refers where the net has been pruned before;
-        `fraction` is the part of `ratio` that is due (see `Schedule`).
+        Args:
+            scores: block to the scores of its present units, `(units,)`; the highest are kept.
+            sizes: block to its unpruned width, to which `ratio` refers where the net has been pruned before.
+            fraction: part of `ratio` that is due, in [0, 1] (see `Schedule`).
+
+        Returns:
+            Block to the sorted indices to keep, into `scores[block]`.
         """
         ratio = self.ratio * fraction
         sizes = {block: len(s) for block, s in scores.items()} if sizes is None else sizes

@@ -67,6 +67,12 @@ class Layout:
     def read(value: "Layout | Mapping") -> "Layout":
         """A `Layout` from its yaml or JSON mapping.
 
+        Args:
+            value: a `Layout`, which comes back as it is, or a mapping of its arguments.
+
+        Returns:
+            The layout.
+
         Raises:
             ValueError: a misspelt key, or no `blocks`.
         """
@@ -121,6 +127,14 @@ class Units:
 
 def find_units(net: nn.Module, layout: Layout | Mapping, kind: str) -> dict[str, Units]:
     """Block path to its units, in the order of the net; empty where the layout names none of that `kind`.
+
+    Args:
+        net: the net, pruned or not.
+        layout: where its units are.
+        kind: `heads` or `hidden`.
+
+    Returns:
+        Block path to the units of the block.
 
     Raises:
         ValueError: a path, a shape or an attribute does not fit the net; the message names the entry of the layout.

@@ -16,7 +16,16 @@ from kd_runner.pruning.layout import Layout, find_units
 
 @contextmanager
 def masked(net: nn.Module, layout: Layout | Mapping, masks: Mapping[str, Mapping[str, Tensor]]) -> Iterator[None]:
-    """While active, `net` runs with `masks[kind][block]`, tensors `(units,)`, as factors. Gradients reach the masks."""
+    """Context manager in which `net` runs with a factor on each unit. Gradients reach the factors.
+
+    Args:
+        net: the net; hooks are added, and removed at the end.
+        layout: where its heads and hidden units are.
+        masks: `masks[kind][block]`, factors `(units,)`.
+
+    Yields:
+        Nothing.
+    """
     hooks = []
     try:
         for kind, of_blocks in masks.items():

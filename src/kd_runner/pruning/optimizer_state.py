@@ -11,11 +11,18 @@ Cut = tuple[Tensor, Tensor, int, Tensor]
 
 @torch.no_grad()
 def replace_parameters(optimizer: Optimizer, cuts: Sequence[Cut]) -> list[Tensor]:
-    """Put new parameters in the place of old ones, in groups and state; returns the new tensors, in order.
+    """Put new parameters in the place of old ones, in an optimizer's groups and state.
 
-    Each of `cuts` is `(old, new values, axis, kept positions)`. State of the parameter's own shape (AdamW `exp_avg`,
-    `exp_avg_sq`, `max_exp_avg_sq`, SGD `momentum_buffer`) is cut along, scalars (`step`) are kept. A tensor that
-    belongs to no group (a buffer, a frozen parameter) comes back as it is.
+    State of the parameter's own shape (AdamW `exp_avg`, `exp_avg_sq`, `max_exp_avg_sq`, SGD `momentum_buffer`) is cut
+    along, scalars (`step`) are kept.
+
+    Args:
+        optimizer: changed in place.
+        cuts: `(old parameter, new values, axis, kept positions)` of each tensor.
+
+    Returns:
+        The new parameters, in the order of `cuts`. A tensor that belongs to no group (a buffer, a frozen parameter)
+        comes back as its new values.
 
     Raises:
         ValueError: state of another shape, as factored optimizers keep; nothing has changed then.

@@ -46,6 +46,12 @@ class Pruning:
     def unpruned(self, net: nn.Module) -> Pruned:
         """The record of a net that is not pruned yet.
 
+        Args:
+            net: the whole net.
+
+        Returns:
+            The record: everything kept.
+
         Raises:
             ValueError: the net has no such part, or the layout does not fit it.
         """
@@ -67,9 +73,16 @@ class Pruning:
         """Cut `net` to what is due when `epoch` starts.
 
         Args:
-            loss: of the whole net on a batch; scores take its gradient.
+            net: the whole net, cut in place.
+            pruned: record of the rounds before.
+            epoch: number of the epoch that starts, from 0.
+            loss: of the whole net on a batch, a scalar; scores take its gradient.
             batches: of training samples; read only by scores that need data.
+            optimizer: of the net, carried along.
             synchronize: see `prune`.
+
+        Returns:
+            The new record.
         """
         part, fraction = pruned.part(net), self.schedule.fraction(epoch)
         spec = prune(

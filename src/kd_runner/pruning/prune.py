@@ -29,17 +29,46 @@ def prune(
     batches: Iterable = (),
     synchronize: Callable[[Kept], Kept] | None = None,
 ) -> specs.Spec:
-    """Prune `net` in place to `fraction` of its budgets and return the new spec.
+    """Prune `net` in place to `fraction` of its budgets.
 
-    Fractions removed refer to the unpruned net, for which `spec` of the round before stands; without it the net counts
-    as unpruned. Nothing is scored where nothing is to be removed. `optimizer` is carried along (`surgery.cut`).
-    `synchronize` gives the kept units of the first process to every process, whose scores may differ in the last bit.
+    Nothing is scored where nothing is to be removed.
 
     Presets on ORION's backbone at 640 x 640 (parameters, multiply-adds of one image):
         none                                      303,388,608 (100 %)     592.9 G (100 %)
         heads_50  heads=Budget(0.5)               253,032,384 (83.4 %)    458.1 G (77.3 %)
         half      heads and hidden=Budget(0.5)    152,262,624 (50.2 %)    297.1 G (50.1 %)    hidden 1365
                   hidden=Budget(0.503)            151,672,032 (49.99 %)   296.1 G (49.9 %)    hidden 1357
+
+    Args:
+        net: the net.
+        layout: where its heads and hidden units are.
+        score: gives each unit's importance (`pruning.scores`).
+        heads: how many heads are removed; None for none.
+        hidden: how many hidden units are removed; None for none.
+        fraction: part of the budgets that is due, in [0, 1].
+        spec: result of the round before; fractions removed refer to the unpruned net, which it describes. Without it
+            `net` counts as unpruned.
+        optimizer: of the net, carried along (`surgery.cut`).
+        loss: `loss(batch)` runs the net and returns a scalar; only for scores that need data.
+        batches: of training samples; only for scores that need data.
+        synchronize: gives the kept units of the first process to every process, whose scores may differ in the last
+            bit.
+
+    Returns:
+        What is kept now (`pruning.spec`).
+
+    Raises:
+        ValueError: a fraction outside [0, 1], a budget for units that the layout does not name, a layout that does not
+            fit.
+
+    Example:
+        >>> from kd_runner.pruning.budget import Budget
+        >>> from kd_runner.pruning.scores import Magnitude
+        >>> mlp = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> layout = {"blocks": "net", "mlp_in": "0", "mlp_out": "2"}
+        >>> spec = prune(nn.ModuleDict({"net": mlp}), layout=layout, score=Magnitude(), hidden=Budget(ratio=0.5))
+        >>> mlp[0].weight.shape, len(spec["hidden"]["net"]["kept"])
+        (torch.Size([4, 4]), 4)
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction: the fraction that is due lies in [0, 1], got {fraction}")

@@ -28,10 +28,24 @@ class Pruned:
     after: dict[str, float] = field(default_factory=dict)
 
     def part(self, net: nn.Module) -> nn.Module:
+        """The pruned part of the whole net.
+
+        Args:
+            net: the whole net.
+
+        Returns:
+            Its module at `module`.
+        """
         return net.get_submodule(self.module)
 
     def cost(self, net: nn.Module) -> dict[str, float]:
         """Parameters and multiply-adds of the part as it is now.
+
+        Args:
+            net: the whole net.
+
+        Returns:
+            `parameters` and `multiply_adds`.
 
         Raises:
             ValueError: `arguments` are not known.
@@ -52,7 +66,11 @@ class Pruned:
         return table(self.before, self.after) if self.before else ""
 
     def plain(self) -> dict[str, Any]:
-        """For metrics.json: kept units a block, and the costs."""
+        """The record as plain values, for metrics.json.
+
+        Returns:
+            `module`, `kept` (kept units per block), and the costs `before` and `after`.
+        """
         kept: Mapping[str, list[int]] = {kind: specs.counts(self.spec, kind) for kind in ("heads", "hidden")}
         return {"module": self.module, "kept": kept, "before": self.before, "after": self.after}
 

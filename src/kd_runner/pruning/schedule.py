@@ -39,13 +39,24 @@ class Schedule:
             raise ValueError(f"schedule.rounds: {self.rounds} rounds do not fit into epochs {self.start} to {self.end}")
 
     def epochs(self) -> list[int]:
-        """The epochs at whose start a round happens, ascending."""
+        """The epochs at whose start a round happens, ascending.
+
+        Returns:
+            One epoch per round.
+        """
         span = self.end - self.start
         return [
             self.start + (2 * i * span + self.rounds - 1) // (2 * (self.rounds - 1) or 1) for i in range(self.rounds)
         ]
 
     def fraction(self, epoch: int) -> float:
-        """Fraction of the final ratio that is due in `epoch`: 0 before the first round, 1 from the last."""
+        """Fraction of the final ratio that is due in `epoch`: 0 before the first round, 1 from the last.
+
+        Args:
+            epoch: number of the epoch that starts, from 0.
+
+        Returns:
+            The fraction, in [0, 1].
+        """
         done = sum(start <= epoch for start in self.epochs())
         return SHAPES[self.shape](done / self.rounds)

@@ -39,7 +39,11 @@ class Magnitude:
 
 
 class Random:
-    """Uniform random numbers from `seed`: the control that every other score has to beat."""
+    """Uniform random numbers: the control that every other score has to beat.
+
+    Args:
+        seed: of the numbers.
+    """
 
     def __init__(self, seed: int = 0):
         self.seed = seed
@@ -52,10 +56,16 @@ class Random:
 
 
 class Gradient:
-    """`|d loss / d m|` of a factor m on each unit, one for a whole batch, averaged over `num_batches` batches.
+    """`|d loss / d m|` of a factor m on each unit, one for a whole batch, averaged over batches.
 
-    Source: Michel et al. 2019, arXiv 1905.10650, section 4.1. What a factor does is said in `masks.py`: the shift of a
-    LayerNorm over the units is part of it. Contributions of opposite sign cancel within a batch.
+    What a factor does is said in `masks.py`: the shift of a LayerNorm over the units is part of it. Contributions of
+    opposite sign cancel within a batch.
+
+    Args:
+        num_batches: batches to average over.
+
+    Source:
+        Michel et al. 2019, arXiv 1905.10650, section 4.1.
     """
 
     def __init__(self, num_batches: int = 8):
@@ -79,10 +89,16 @@ class Gradient:
 class Taylor:
     """`|sum of activation * gradient|` over the unit's own channels, right before the layer that reads it.
 
-    Source: Molchanov et al. 2017, arXiv 1611.06440, section 2.2. For heads these are the concatenated head outputs
-    before `proj`. The sum runs over channels and tokens of one image (of one window where attention is windowed), its
-    absolute value is averaged over images and batches, so that samples do not cancel. With one image per batch and no
-    norm over the units it equals `Gradient`; a LayerNorm's shift is not part of it.
+    For heads these are the concatenated head outputs before `proj`. The sum runs over channels and tokens of one image
+    (of one window where attention is windowed), its absolute value is averaged over images and batches, so that samples
+    do not cancel. With one image per batch and no norm over the units it equals `Gradient`; a LayerNorm's shift is not
+    part of it.
+
+    Args:
+        num_batches: batches to average over.
+
+    Source:
+        Molchanov et al. 2017, arXiv 1611.06440, section 2.2.
     """
 
     def __init__(self, num_batches: int = 8):

@@ -25,7 +25,15 @@ Spec = dict
 
 
 def whole(net: nn.Module, layout: Layout | Mapping) -> Spec:
-    """The spec of `net` as it is: everything kept."""
+    """The spec of a net as it is: everything kept.
+
+    Args:
+        net: the net.
+        layout: where its heads and hidden units are.
+
+    Returns:
+        The spec.
+    """
     layout = Layout.read(layout)
     units = {kind: find_units(net, layout, kind) for kind in KINDS}
     counts = {
@@ -35,7 +43,15 @@ def whole(net: nn.Module, layout: Layout | Mapping) -> Spec:
 
 
 def narrowed(spec: Spec, kept: Mapping[str, Mapping[str, Sequence[int]]]) -> Spec:
-    """`spec` after a further round that kept the indices `kept[kind][block]` into the units present at that time."""
+    """The spec after a further round of pruning.
+
+    Args:
+        spec: before the round.
+        kept: `kept[kind][block]`, indices into the units present before the round.
+
+    Returns:
+        The new spec.
+    """
     result = {**spec, **{kind: dict(spec[kind]) for kind in KINDS}}
     for kind, of_blocks in kept.items():
         for block, indices in of_blocks.items():
@@ -45,7 +61,14 @@ def narrowed(spec: Spec, kept: Mapping[str, Mapping[str, Sequence[int]]]) -> Spe
 
 
 def apply(net: nn.Module, spec: Spec) -> nn.Module:
-    """Cut the unpruned `net`, in place, to `spec`; then its state dict fits. Works on the meta device too.
+    """Cut an unpruned net, in place, to a spec; then its state dict fits. Works on the meta device too.
+
+    Args:
+        net: with the widths before pruning.
+        spec: what to keep.
+
+    Returns:
+        The same net.
 
     Raises:
         ValueError: the widths of the net are not those of the unpruned net of the spec.
@@ -65,15 +88,28 @@ def apply(net: nn.Module, spec: Spec) -> nn.Module:
 
 
 def counts(spec: Spec, kind: str) -> list[int]:
-    """Kept units per block, in the order of the net: `num_heads` or `hidden` of a pruned `EvaViT`."""
+    """Kept units per block, in the order of the net: `num_heads` or `hidden` of a pruned `EvaViT`.
+
+    Args:
+        spec: what was kept.
+        kind: `heads` or `hidden`.
+
+    Returns:
+        One number per block.
+    """
     return [len(entry["kept"]) for entry in spec[kind].values()]
 
 
 def reshape(net: nn.Module, current: Spec, target: Spec) -> None:
-    """Give a net pruned to `current` the widths of `target`, before a state dict of those widths is loaded.
+    """Change the widths of a pruned net, before a state dict of the new widths is loaded.
 
-    Units that are in both keep their weights. Those that `current` lacks take the weights of some other unit, to be
-    overwritten: two processes, or two runs, whose scores differ in the last bit may have kept other units.
+    Units that are in both specs keep their weights. Those that `current` lacks take the weights of some other unit, to
+    be overwritten: two processes, or two runs, whose scores differ in the last bit may have kept other units.
+
+    Args:
+        net: pruned to `current`; changed in place.
+        current: its spec.
+        target: the spec whose widths it gets.
     """
     kept: dict[str, dict[str, list[int]]] = {kind: {} for kind in KINDS}
     for kind in KINDS:
@@ -84,18 +120,36 @@ def reshape(net: nn.Module, current: Spec, target: Spec) -> None:
 
 
 def dumps(spec: Spec) -> str:
-    """`spec` as JSON."""
+    """A spec as JSON.
+
+    Args:
+        spec: what was kept.
+
+    Returns:
+        The text, ending in a line break.
+    """
     hidden = {b: {"of": e["of"], "kept": _to_hex(e["kept"], e["of"])} for b, e in spec["hidden"].items()}
     return json.dumps({**spec, "hidden": hidden}, indent=1) + "\n"
 
 
 def save(spec: Spec, path: str | Path) -> None:
-    """Write `spec` as JSON."""
+    """Write a spec as JSON.
+
+    Args:
+        spec: what was kept.
+        path: the file.
+    """
     write_text(Path(path), dumps(spec))
 
 
 def load(path: str | Path) -> Spec:
     """Read what `save` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The spec.
 
     Raises:
         ValueError: the file is something else.
@@ -109,6 +163,9 @@ def loads(text: str, source: str | Path) -> Spec:
     Args:
         text: JSON.
         source: file of the text, for messages.
+
+    Returns:
+        The spec.
 
     Raises:
         ValueError: the text is something else.

@@ -15,11 +15,16 @@ Kept = Mapping[str, Mapping[str, Sequence[int]]]
 
 @torch.no_grad()
 def cut(net: nn.Module, layout: Layout | Mapping, kept: Kept, *, optimizer: Optimizer | None = None) -> None:
-    """Keep, in place, the units `kept[kind][block]` (indices into the present units) and drop the others.
+    """Keep some units of a net, in place, and drop the others.
 
-    Blocks that are not named, or keep everything, stay untouched. The result equals the masked net of `masks.py`. A cut
-    parameter is a new `nn.Parameter`: give the optimizer, whose groups and state are cut along, and cut before DDP,
-    `torch.compile` or an average of weights takes hold of the net.
+    Blocks that are not named, or keep everything, stay untouched. The result equals the masked net of `masks.py`.
+
+    Args:
+        net: the net.
+        layout: where its heads and hidden units are.
+        kept: `kept[kind][block]`, indices into the present units.
+        optimizer: of the net. A cut parameter is a new `nn.Parameter`: the optimizer's groups and state are cut along.
+            Cut before DDP, `torch.compile` or an average of weights takes hold of the net.
 
     Raises:
         ValueError: unknown blocks, indices that do not fit, tensors shared by two blocks, or optimizer state of an
@@ -38,7 +43,13 @@ def cut(net: nn.Module, layout: Layout | Mapping, kept: Kept, *, optimizer: Opti
 
 @torch.no_grad()
 def regroup(net: nn.Module, layout: Layout | Mapping, indices: Kept) -> None:
-    """Make, in place, the units `indices[kind][block]` of the present ones, in that order; one may stand twice."""
+    """Make a net, in place, of some of its present units, in a given order.
+
+    Args:
+        net: the net.
+        layout: where its heads and hidden units are.
+        indices: `indices[kind][block]`, into the present units; one may stand twice.
+    """
     layout = Layout.read(layout)
     units = {kind: find_units(net, layout, kind) for kind in indices}
     jobs = [(units[kind][block], list(of)) for kind, blocks in indices.items() for block, of in blocks.items()]

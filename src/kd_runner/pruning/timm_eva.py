@@ -16,7 +16,17 @@ class AnyWidthEvaAttention(EvaAttention):
     def forward(
         self, x: Tensor, rope: Tensor | None = None, attn_mask: Tensor | None = None, is_causal: bool = False
     ) -> Tensor:
-        """`x (B, N, C)` to the same shape; `rope (N without prefix tokens, 2 * head_dim)`."""
+        """Self-attention among the tokens.
+
+        Args:
+            x: tokens `(B, N, C)`.
+            rope: rotary tables `(N without prefix tokens, 2 * head_dim)`.
+            attn_mask: as for `torch.nn.functional.scaled_dot_product_attention`.
+            is_causal: likewise.
+
+        Returns:
+            `(B, N, C)`.
+        """
         if self.qkv is not None:
             biases = [b for b in (self.q_bias, self.k_bias, self.v_bias) if b is not None]
             q, k, v = F.linear(x, self.qkv.weight, torch.cat(tuple(biases)) if biases else None).chunk(3, dim=-1)

@@ -13,9 +13,14 @@ BACKENDS = {
 
 
 def load(name: str) -> Any:
-    """The module with SparseConvTensor, SubMConv3d and SparseConv3d.
+    """Import a library for sparse convolution.
 
-    `torch` runs and trains everywhere; `spconv` trains with CUDA and only infers on a CPU; `spconv_triton` needs a GPU.
+    Args:
+        name: `torch` runs and trains everywhere; `spconv` trains with CUDA and only infers on a CPU; `spconv_triton`
+            needs a GPU.
+
+    Returns:
+        The module with SparseConvTensor, SubMConv3d and SparseConv3d.
 
     Raises:
         ValueError: no such backend, or its package is not installed.

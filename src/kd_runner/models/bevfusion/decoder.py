@@ -5,7 +5,11 @@ from torch import Tensor, nn
 
 
 class PositionEmbedding(nn.Module):
-    """Positions in the map (B, N, 2), in cells, to learned vectors (B, N, channels)."""
+    """Learned vectors for positions in the map.
+
+    Args:
+        channels: width of the vectors.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -14,11 +18,25 @@ class PositionEmbedding(nn.Module):
         )
 
     def forward(self, position: Tensor) -> Tensor:
+        """Embed positions.
+
+        Args:
+            position: `(B, N, 2)`, in cells.
+
+        Returns:
+            `(B, N, channels)`.
+        """
         return self.position_embedding_head(position.transpose(1, 2)).transpose(1, 2)
 
 
 class ResidualAttention(nn.Module):
-    """`query + dropout(attention)`, the positions added to query, key and, unlike DETR, value too."""
+    """`query + dropout(attention)`, the positions added to query, key and, unlike DETR, value too.
+
+    Args:
+        channels: width of queries and keys.
+        heads: number of heads.
+        dropout: probability, of attention weights and of the result.
+    """
 
     def __init__(self, channels: int, heads: int, dropout: float):
         super().__init__()
@@ -26,12 +44,27 @@ class ResidualAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, query: Tensor, query_embedding: Tensor, placed: Tensor) -> Tensor:
-        """query, query_embedding (B, Q, C); placed (B, K, C): keys with their positions."""
+        """Attend from the queries to the keys.
+
+        Args:
+            query: `(B, Q, C)`.
+            query_embedding: the queries' positions, embedded, `(B, Q, C)`.
+            placed: keys with their positions added, `(B, K, C)`.
+
+        Returns:
+            `(B, Q, C)`.
+        """
         return query + self.dropout(self.attn(query + query_embedding, placed, placed, need_weights=False)[0])
 
 
 class FeedForward(nn.Module):
-    """`x + MLP(x)` with one hidden layer."""
+    """`x + MLP(x)` with one hidden layer.
+
+    Args:
+        channels: width of the input and output.
+        hidden: width of the hidden layer.
+        dropout: probability.
+    """
 
     def __init__(self, channels: int, hidden: int, dropout: float):
         super().__init__()
@@ -39,11 +72,26 @@ class FeedForward(nn.Module):
         self.layers = nn.Sequential(first, nn.Linear(hidden, channels), nn.Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the net to each vector.
+
+        Args:
+            x: `(..., channels)`.
+
+        Returns:
+            The same shape.
+        """
         return x + self.layers(x)
 
 
 class DecoderLayer(nn.Module):
-    """Attention among the queries, then to the map, then a feed-forward net; layer norm after each (post-norm)."""
+    """Attention among the queries, then to the map, then a feed-forward net; layer norm after each (post-norm).
+
+    Args:
+        channels: width of queries and keys.
+        heads: number of heads.
+        hidden: width of the feed-forward net's hidden layer.
+        dropout: probability.
+    """
 
     def __init__(self, channels: int, heads: int, hidden: int, dropout: float):
         super().__init__()
@@ -58,7 +106,17 @@ class DecoderLayer(nn.Module):
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, query: Tensor, key: Tensor, query_position: Tensor, key_position: Tensor) -> Tensor:
-        """query (B, Q, C), key (B, K, C), query_position (B, Q, 2), key_position (1, K, 2) to (B, Q, C)."""
+        """Update the queries from each other and from the map.
+
+        Args:
+            query: `(B, Q, C)`.
+            key: cells of the map, `(B, K, C)`.
+            query_position: `(B, Q, 2)`, in cells.
+            key_position: `(1, K, 2)`, in cells.
+
+        Returns:
+            The queries, `(B, Q, C)`.
+        """
         embedding = self.self_posembed(query_position)
         query = self.norms[0](self.self_attn(query, embedding, query + embedding))
         query = self.norms[1](self.cross_attn(query, embedding, key + self.cross_posembed(key_position)))
@@ -66,6 +124,13 @@ class DecoderLayer(nn.Module):
 
 
 def grid_positions(shape: tuple[int, int]) -> Tensor:
-    """Centers of the cells of a map (1, X * Y, 2), x slowest, in cells."""
+    """Centers of the cells of a map.
+
+    Args:
+        shape: cells along x and y.
+
+    Returns:
+        `(1, X * Y, 2)`, x slowest, in cells.
+    """
     x, y = torch.meshgrid(torch.arange(shape[0]) + 0.5, torch.arange(shape[1]) + 0.5, indexing="ij")
     return torch.stack((x, y), -1).flatten(0, 1)[None]

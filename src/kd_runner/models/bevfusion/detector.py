@@ -116,7 +116,14 @@ class BEVFusionLidar(nn.Module):
         return self.dense(self.pts_middle_encoder(voxels, len(points)))
 
     def forward_bev(self, bev: Tensor) -> dict[str, Tensor]:
-        """The same from the map of the sparse encoder `(B, C, X, Y)`."""
+        """Detect objects from the map of the sparse encoder.
+
+        Args:
+            bev: `(B, C, X, Y)`.
+
+        Returns:
+            As `forward`.
+        """
         (feature,) = self.pts_neck(self.pts_backbone(bev))
         out = self.bbox_head(feature)
         return out | self._decode(out)
@@ -134,8 +141,10 @@ class BEVFusionLidar(nn.Module):
 
 
 class DensePart(nn.Module):
-    """What follows the sparse encoder, as a module to export: the map `(B, C, X, Y)` in, `BEVFusionLidar`'s outputs
-    out.
+    """What follows the sparse encoder, as a module to export.
+
+    Args:
+        net: the detector.
     """
 
     def __init__(self, net: BEVFusionLidar):
@@ -143,4 +152,12 @@ class DensePart(nn.Module):
         self.net = net
 
     def forward(self, bev: Tensor) -> dict[str, Tensor]:
+        """See `BEVFusionLidar.forward_bev`.
+
+        Args:
+            bev: `(B, C, X, Y)`.
+
+        Returns:
+            As `BEVFusionLidar.forward`.
+        """
         return self.net.forward_bev(bev)

@@ -22,10 +22,17 @@ class Pairs:
 
 
 def submanifold_pairs(indices: Tensor, shape: Triple) -> Pairs:
-    """Neighbors among `indices (V, 4)`, ascending, in the 3 x 3 x 3 cube around each.
+    """Neighbors among occupied cells in the 3 x 3 x 3 cube around each.
 
     z runs fastest, so the three cells of a column (dx, dy) have consecutive keys and one search finds all; offsets that
     are mirror images share their pairs, the sides swapped. Five searches do for 27 offsets.
+
+    Args:
+        indices: sample, x, y, z of each cell, `(V, 4)`, ascending.
+        shape: cells of the grid along x, y, z.
+
+    Returns:
+        The pairs of each of the 27 offsets.
 
     Raises:
         ValueError: indices that do not ascend strictly.
@@ -55,7 +62,17 @@ def submanifold_pairs(indices: Tensor, shape: Triple) -> Pairs:
 def strided_pairs(
     indices: Tensor, shape: Triple, kernel: Triple, stride: Triple, padding: Triple
 ) -> tuple[Pairs, Triple]:
-    """Pairs of a strided convolution, and the shape of its output grid.
+    """Pairs of a strided convolution.
+
+    Args:
+        indices: sample, x, y, z of each occupied cell, `(V, 4)`.
+        shape: cells of the grid along x, y, z.
+        kernel: cells of the kernel along x, y, z.
+        stride: along x, y, z.
+        padding: along x, y, z.
+
+    Returns:
+        The pairs of each offset, and the shape of the output grid.
 
     Raises:
         ValueError: the kernel does not fit into the grid.
@@ -82,7 +99,16 @@ def strided_pairs(
 
 
 def conv_shape(shape: Triple, kernel: Triple, stride: Triple, padding: Triple) -> Triple:
-    """Cells of a convolution's output.
+    """Shape of a convolution's output grid.
+
+    Args:
+        shape: cells of the input grid along x, y, z.
+        kernel: cells of the kernel along x, y, z.
+        stride: along x, y, z.
+        padding: along x, y, z.
+
+    Returns:
+        Cells along x, y, z.
 
     Raises:
         ValueError: the kernel does not fit into the grid.

@@ -37,7 +37,12 @@ def remap(student: nn.Module, teacher_state: Mapping[str, Tensor], pieces: Piece
     dimension is wider in the student.
 
     Args:
+        student: filled in place.
+        teacher_state: the teacher's state dict.
         pieces: the joined dimensions; see `fpn_pieces`. The three projections of `in_proj` are known.
+
+    Returns:
+        Which tensors were copied, cut or left.
 
     Raises:
         ValueError: pieces that do not add up to the dimension.
@@ -58,13 +63,26 @@ def remap(student: nn.Module, teacher_state: Mapping[str, Tensor], pieces: Piece
 
 
 def from_teacher(student: BEVFusionLidar, teacher: BEVFusionLidar) -> None:
-    """`student.init`: `remap` with `fpn_pieces`; what was copied and cut is logged."""
+    """Start a student from its teacher's weights, as `student.init`: `remap` with `fpn_pieces`, logged.
+
+    Args:
+        student: filled in place.
+        teacher: a net with channels no fewer than the student's.
+    """
     report = remap(student, teacher.state_dict(), fpn_pieces(student, teacher))
     log.info("student from the teacher's weights: %s", report)
 
 
 def fpn_pieces(student: BEVFusionLidar, teacher: BEVFusionLidar) -> Pieces:
-    """The one place where BEVFusion joins maps: the head's first convolution reads all levels of the pyramid."""
+    """The one place where BEVFusion joins maps: the head's first convolution reads all levels of the pyramid.
+
+    Args:
+        student: the narrow net.
+        teacher: the wide net.
+
+    Returns:
+        The joined dimension, for `remap`.
+    """
     widths = student.pts_neck.out_channels, teacher.pts_neck.out_channels
     return {("bbox_head.shared_conv.weight", 1): widths}
 

@@ -10,9 +10,18 @@ norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 
 
 class SECOND(nn.Module):
-    """A map (B, in_channels, H, W) to one map per entry of `out_channels`, each made from the one before.
+    """A chain of convolution blocks; the output of each is returned.
 
     A block is a 3 x 3 convolution of the given stride and `layers` more of stride 1.
+
+    Args:
+        in_channels: of the input map.
+        out_channels: of each block.
+        layers: further convolutions of each block.
+        strides: of each block, against the one before.
+
+    Raises:
+        ValueError: the three lists differ in length.
     """
 
     def __init__(
@@ -40,6 +49,14 @@ class SECOND(nn.Module):
             in_channels = width
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the maps.
+
+        Args:
+            x: `(B, in_channels, H, W)`.
+
+        Returns:
+            One map `(B, out_channels[i], ...)` per block, each made from the one before.
+        """
         maps = []
         for block in self.blocks:
             x = block(x)
@@ -48,7 +65,16 @@ class SECOND(nn.Module):
 
 
 class SECONDFPN(nn.Module):
-    """Maps of several strides to one list with their concatenation (B, sum of out_channels, H, W), at the finest."""
+    """Brings maps of several strides to the finest resolution and concatenates them.
+
+    Args:
+        in_channels: of each map.
+        out_channels: of each map after its upsampling layer.
+        strides: of each map, against the finest.
+
+    Raises:
+        ValueError: the three lists differ in length.
+    """
 
     def __init__(
         self, in_channels: Sequence[int], out_channels: Sequence[int] = (256, 256), strides: Sequence[int] = (1, 2)
@@ -67,4 +93,12 @@ class SECONDFPN(nn.Module):
             self.deblocks.append(nn.Sequential(up, norm(outer), nn.ReLU(inplace=True)))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Upsample and concatenate.
+
+        Args:
+            maps: `(B, in_channels[i], H / strides[i], W / strides[i])`.
+
+        Returns:
+            A list of one map, `(B, sum of out_channels, H, W)`.
+        """
         return [torch.cat([deblock(level) for deblock, level in zip(self.deblocks, maps, strict=True)], dim=1)]

@@ -34,10 +34,22 @@ class SparseConvTensor:
     pairs: dict[str, Pairs] = field(default_factory=dict)
 
     def replace_feature(self, features: Tensor) -> "SparseConvTensor":
+        """Other features on the same cells.
+
+        Args:
+            features: `(V, C)`.
+
+        Returns:
+            A new tensor that shares cells and neighbor tables.
+        """
         return replace(self, features=features)
 
     def dense(self) -> Tensor:
-        """(B, C, X, Y, Z), zero where no cell is occupied."""
+        """The whole grid, zero where no cell is occupied.
+
+        Returns:
+            `(B, C, X, Y, Z)`.
+        """
         grid = self.features.new_zeros(self.batch_size, *self.spatial_shape, self.features.shape[1])
         grid = grid.index_put(tuple(self.indices.unbind(1)), self.features)
         return grid.permute(0, 4, 1, 2, 3)
@@ -51,7 +63,17 @@ class GatherGemmScatter(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, pairs: Pairs) -> Tensor:
-        """features (V, in), weight (K, in, out)."""
+        """Compute the sum.
+
+        Args:
+            ctx: autograd's context.
+            features: `(V, in)`.
+            weight: `(K, in, out)`, one matrix per offset.
+            pairs: rows that meet under each offset.
+
+        Returns:
+            `(V_out, out)`.
+        """
         ctx.save_for_backward(features, weight)
         ctx.pairs = pairs
         return _scatter_sum(features, weight, zip(pairs.inputs, pairs.outputs), len(pairs.indices))
@@ -59,6 +81,15 @@ class GatherGemmScatter(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """Gradients of the features and of the weight.
+
+        Args:
+            ctx: autograd's context.
+            gradient: of the output, `(V_out, out)`.
+
+        Returns:
+            `(V, in)` and `(K, in, out)`, None where not needed; None for the pairs.
+        """
         features, weight = ctx.saved_tensors
         pairs = ctx.pairs
         gradient = gradient.contiguous()
@@ -128,6 +159,14 @@ class SubMConv3d(_SparseConv):
             raise ValueError(f"SubMConv3d: kernel {self.kernel_size}, stride {self.stride}; only 3 and 1 are there")
 
     def forward(self, x: SparseConvTensor) -> SparseConvTensor:
+        """Convolve.
+
+        Args:
+            x: features `(V, in_channels)`.
+
+        Returns:
+            Features `(V, out_channels)` on the same cells.
+        """
         pairs = x.pairs.get(self.indice_key) if self.indice_key else None
         if pairs is None:
             pairs = submanifold_pairs(x.indices, x.spatial_shape)
@@ -140,6 +179,14 @@ class SparseConv3d(_SparseConv):
     """Strided convolution that writes to every cell which an occupied one reaches. Weight (out, k0, k1, k2, in)."""
 
     def forward(self, x: SparseConvTensor) -> SparseConvTensor:
+        """Convolve.
+
+        Args:
+            x: features `(V, in_channels)`.
+
+        Returns:
+            Features `(V_out, out_channels)` on the cells of the output grid that are reached.
+        """
         pairs, shape = strided_pairs(x.indices, x.spatial_shape, self.kernel_size, self.stride, self.padding)
         return SparseConvTensor(self._convolve(x.features, pairs), pairs.indices, shape, x.batch_size)
 

@@ -18,6 +18,14 @@ class SparseSequential(nn.Sequential):
     """Convolution, normalization, activation: the first one on the sparse tensor, the others on its features."""
 
     def forward(self, x: Any) -> Any:
+        """Apply the layers in turn.
+
+        Args:
+            x: a sparse tensor.
+
+        Returns:
+            A sparse tensor.
+        """
         conv, *rest = self
         x = conv(x)
         features = x.features
@@ -27,7 +35,13 @@ class SparseSequential(nn.Sequential):
 
 
 class SparseBasicBlock(nn.Module):
-    """Two submanifold convolutions around a shortcut (He et al. 2016, without a change of width)."""
+    """Two submanifold convolutions around a shortcut (He et al. 2016, without a change of width).
+
+    Args:
+        backend: module of the sparse convolutions, see `backends.load`.
+        channels: width.
+        indice_key: name of the neighbor table that the convolutions share.
+    """
 
     def __init__(self, backend: Any, channels: int, indice_key: str):
         super().__init__()
@@ -37,6 +51,14 @@ class SparseBasicBlock(nn.Module):
         self.bn2 = norm(channels)
 
     def forward(self, x: Any) -> Any:
+        """Apply the block.
+
+        Args:
+            x: a sparse tensor with `channels` features.
+
+        Returns:
+            The same cells and width.
+        """
         shortcut = x.features
         x = self.conv1(x)
         x = x.replace_feature(self.bn1(x.features).relu())
@@ -52,7 +74,9 @@ class SparseEncoder(nn.Module):
 
     Args:
         grid: cells along x, y, z, before the spare layer on top of z that the public net has.
+        in_channels: features of a voxel.
         channels: of each stage.
+        out_channels: of the last convolution, per cell along z.
         backend: name of the library for sparse convolution, see `backends.load`.
 
     Raises:
@@ -101,6 +125,15 @@ class SparseEncoder(nn.Module):
         self.bev_shape, self.bev_channels = shape[:2], out_channels * shape[2]
 
     def forward(self, voxels: Voxels, batch_size: int) -> Tensor:
+        """Encode voxels.
+
+        Args:
+            voxels: occupied cells and their features.
+            batch_size: number of samples B.
+
+        Returns:
+            The map `(B, out_channels * depth, X / s, Y / s)`.
+        """
         indices = voxels.coordinates.to(self.index_dtype)
         x = self.tensor(voxels.features, indices, self.sparse_shape, batch_size)
         x = self.conv_out(self.encoder_layers(self.conv_input(x)))

@@ -13,18 +13,37 @@ BRANCHES = {"center": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
 
 
 class ConvModule(nn.Module):
-    """Convolution without bias, batch norm, ReLU."""
+    """Convolution, batch norm, ReLU.
+
+    Args:
+        conv: without bias.
+        norm: after it.
+    """
 
     def __init__(self, conv: nn.Module, norm: nn.Module):
         super().__init__()
         self.conv, self.bn = conv, norm
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the layers in turn.
+
+        Args:
+            x: what `conv` takes.
+
+        Returns:
+            A map, at least 0.
+        """
         return self.bn(self.conv(x)).relu()
 
 
 class PredictionHead(nn.ModuleDict):
-    """Queries (B, C, P) to codes (B, P, 10), the center as an offset, and class logits (B, P, classes)."""
+    """Branches that read a box code and class logits from each query.
+
+    Args:
+        channels: width of the queries.
+        classes: number of classes.
+        hidden: width inside each branch.
+    """
 
     def __init__(self, channels: int, classes: int, hidden: int):
         super().__init__()
@@ -33,6 +52,14 @@ class PredictionHead(nn.ModuleDict):
             self[name] = nn.Sequential(conv, nn.Conv1d(hidden, numbers, 1))
 
     def forward(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict from queries.
+
+        Args:
+            query: `(B, channels, P)`.
+
+        Returns:
+            Codes `(B, P, 10)`, the center as an offset, and class logits `(B, P, classes)`.
+        """
         codes = torch.cat([self[name](query) for name in BRANCHES], dim=1)
         return codes.transpose(1, 2), self["heatmap"](query).transpose(1, 2)
 
@@ -43,7 +70,13 @@ class TransFusionHead(nn.Module):
     Args:
         in_channels: of the map (B, in_channels, X, Y).
         map_shape: X, Y.
+        num_classes: number of classes.
         num_proposals: queries per sample.
+        hidden_channels: width of map and queries inside the head.
+        num_heads: attention heads; divides `hidden_channels`.
+        num_decoder_layers: layers, each with its prediction head.
+        ffn_channels: width inside the decoder's feed-forward nets.
+        dropout: probability, in the decoder.
         nms_kernel: side in cells of the square in which a proposal must be the highest of its class. It must lie in the
             map: cells nearer to the border propose nothing.
         point_classes: labels whose every cell may propose, at the border too (nuScenes: pedestrian and cone).
@@ -114,12 +147,17 @@ class TransFusionHead(nn.Module):
         self.register_buffer("point", point, persistent=False)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """x (B, in_channels, X, Y) to:
+        """Predict boxes, as codes, from a map.
 
-        heatmap: logits (B, classes, X, Y).
-        query_labels: class that proposed each query (B, P), int64.
-        query_heatmap_score: thinned heat map at the queries' cells (B, classes, P), in 0..1, detached.
-        codes: of each decoder layer, as `BoxCoder` (layers, B, P, 10); cls_logits: (layers, B, P, classes).
+        Args:
+            x: `(B, in_channels, X, Y)`.
+
+        Returns:
+            `heatmap`: logits `(B, classes, X, Y)`.
+            `query_labels`: class that proposed each query, `(B, P)`, int64.
+            `query_heatmap_score`: thinned heat map at the queries' cells `(B, classes, P)`, in 0..1, detached.
+            `codes`: of each decoder layer, as `BoxCoder`, `(layers, B, P, 10)`.
+            `cls_logits`: `(layers, B, P, classes)`.
         """
         feature = self.shared_conv(x)
         heatmap = self.heatmap_head(feature)

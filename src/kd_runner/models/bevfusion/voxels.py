@@ -27,12 +27,13 @@ class Voxelize(nn.Module):
     """Points to the mean of each occupied cell's first `max_points` points, in the order of the cloud.
 
     Of more than `max_voxels` occupied cells those stay whose first point comes first in the cloud, as in the public
-    implementation on a CPU; a warning says how many went.
+    implementation on a CPU; a warning says how many were dropped.
 
     Args:
         voxel_size: meters along x, y, z.
         point_cloud_range: x, y, z minimum, then maximum, in meters. Points outside do not count; a point on the maximum
             is outside.
+        max_points: points of a cell that are averaged.
         max_voxels: limits for a sample in training and in evaluation.
     """
 
@@ -54,7 +55,14 @@ class Voxelize(nn.Module):
 
     @torch.no_grad()
     def forward(self, points: Tensor, num_points: Tensor) -> Voxels:
-        """points (B, P, features >= 3): x, y, z, ... in meters, zero padded; num_points (B,): the rest is padding.
+        """Average the points of each cell.
+
+        Args:
+            points: `(B, P, features >= 3)`: x, y, z, ... in meters, padded.
+            num_points: `(B,)`, how many rows of `points` are valid.
+
+        Returns:
+            The occupied cells.
 
         Raises:
             ValueError: no point of the batch lies in the range.
@@ -106,6 +114,13 @@ class Voxelize(nn.Module):
 
 def grid_shape(voxel_size: Sequence[float], point_cloud_range: Sequence[float]) -> tuple[int, int, int]:
     """Cells along x, y, z.
+
+    Args:
+        voxel_size: meters along x, y, z.
+        point_cloud_range: x, y, z minimum, then maximum, in meters.
+
+    Returns:
+        The number of cells along each axis.
 
     Raises:
         ValueError: a size of 0 or below; the range is no whole number of voxels.
