@@ -94,7 +94,7 @@ def reading(root: Path) -> float:
     dataset, largest = NuScenesLidar(root, VERSION, SPLIT, num_sweeps=NUM_SWEEPS), 0.0
     with np.load(root / "points.npz") as official_points:
         for index, frame in enumerate(dataset.frames):
-            if frame.history:  # without, ours are padded
+            if frame.history:  # without, the rows are padded
                 points = dataset.load(index).points.numpy()
                 points = points[(points[:, 4] > 0) | (np.abs(points[:, :2]) >= 1).any(1)]
                 expected = official_points[frame.token]

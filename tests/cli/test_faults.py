@@ -80,9 +80,9 @@ def test_a_sound_configuration_passes(here, capfd: pytest.CaptureFixture[str], t
 
 
 def test_labels_out_of_range(here, capfd: pytest.CaptureFixture[str], tmp_path: Path, mini_root: Path) -> None:
-    found = message(here, capfd, "data.num_classes=4", "data.class_names=[a,b,c,d]", "++teacher.net.num_classes=11",
+    text = message(here, capfd, "data.num_classes=4", "data.class_names=[a,b,c,d]", "++teacher.net.num_classes=11",
                     "student.net.num_classes=11", "metric.segmentation_iou.fn.num_classes=4")  # fmt: skip
-    assert "num_classes=4" in found and "has label" in found and "labels are 0..3 and 255" in found
+    assert "num_classes=4" in text and "has label" in text and "labels are 0..3 and 255" in text
 
 
 @pytest.mark.parametrize("kind", ["truncated", "hostile", "no checkpoint", "another net"])
@@ -98,11 +98,11 @@ def test_bad_checkpoint(kind: str, here, capfd: pytest.CaptureFixture[str], tmp_
         path.write_text("hello")
     if kind == "another net":
         torch.save(torch.nn.Linear(2, 2).state_dict(), path)
-    found = message(here, capfd, f"teacher.checkpoint={path}")
-    assert "teacher.checkpoint" in found and str(path) in found
+    text = message(here, capfd, f"teacher.checkpoint={path}")
+    assert "teacher.checkpoint" in text and str(path) in text
     assert not marker.exists()
     if kind == "another net":
-        assert "2 unexpected (weight, bias)" in found
+        assert "2 unexpected (weight, bias)" in text
 
 
 class _Hostile:
@@ -163,5 +163,5 @@ def test_misspelt_word_on_the_command_line(
     word: str, expected: str, here, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     own_experiment(tmp_path, "kd: {temperature: 3.0}")
-    told = message(here, capfd, *word.split())
-    assert expected in told and told.count("no such") == 1
+    text = message(here, capfd, *word.split())
+    assert expected in text and text.count("no such") == 1

@@ -32,8 +32,8 @@ def explain(error: BaseException, words: list[str], config_dirs: list[str]) -> s
             return str(part)
         if isinstance(part, yaml.MarkedYAMLError):
             mark = part.problem_mark or part.context_mark
-            place = f"{mark.name}, line {mark.line + 1}" if mark is not None else "a yaml file"
-            return f"{place}: {part.problem or part.context or 'not YAML'}"
+            where = f"{mark.name}, line {mark.line + 1}" if mark is not None else "a yaml file"
+            return f"{where}: {part.problem or part.context or 'not YAML'}"
     if isinstance(error, OverrideParseException):
         reason = str(error).splitlines()[0]
         return f"{error.override}: it cannot be read ({reason}). Is a bracket or quote open? Quote it for the shell."
@@ -62,13 +62,13 @@ def _suggestions(words: list[str], config_dirs: list[str]) -> list[str]:
 
 
 def unexpected(error: BaseException) -> str:
-    """An error that nobody foresaw: what it is, and the last line of the user's own code, or of ours, in its trace."""
+    """Message for an error of an unknown kind: its type, and the last line of the user's code, or of this package's."""
     first = next((line for line in str(error).splitlines() if line.strip()), "")
     frames = traceback.extract_tb(error.__traceback__)
     libraries = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
     own = [f for f in frames if not f.filename.startswith((*libraries, str(PACKAGE), "<"))]
-    ours = [f for f in frames if f.filename.startswith(str(PACKAGE))]
-    frame = next(iter([*own[-1:], *ours[-1:], *frames[-1:]]), None)
+    inside = [f for f in frames if f.filename.startswith(str(PACKAGE))]
+    frame = next(iter([*own[-1:], *inside[-1:], *frames[-1:]]), None)
     message = f"{type(error).__name__}: {first[:300]}"
     if frame is None:
         return message

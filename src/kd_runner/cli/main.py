@@ -35,7 +35,7 @@ def main() -> None:
     # Idle OpenMP threads that spin make small operations many times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing its own text before ours
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing a text of its own
     try:
         arguments.check_renamed(words)
         hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(job)()

@@ -38,11 +38,11 @@ def suggestions(words: list[str], config_dirs: list[str]) -> Iterator[str]:
 
 def _groups(folders: list[str]) -> dict[str, set[str]]:
     """Group, as `pruning/score`, to its choices."""
-    found: dict[str, set[str]] = {}
+    groups: dict[str, set[str]] = {}
     for folder in folders:
         for file in Path(folder).glob("*/**/*.yaml"):
-            found.setdefault(file.parent.relative_to(folder).as_posix(), set()).add(file.stem)
-    return found
+            groups.setdefault(file.parent.relative_to(folder).as_posix(), set()).add(file.stem)
+    return groups
 
 
 def _keys(config_dirs: list[str], chosen: list[str]) -> set[str]:

@@ -63,17 +63,17 @@ def locate(path: Any, key: str) -> Any:
     if not parents:
         raise ConfigError(f"{key}._target_={path}: expected a dotted name, e.g. my_file.{name}")
     for end in range(len(parents), 0, -1):
-        found = _imported(".".join(parents[:end]), path, key)
-        if found is None:
+        value = _imported(".".join(parents[:end]), path, key)
+        if value is None:
             continue
         for part in [*parents[end:], name]:
-            if not hasattr(found, part):
-                owner = getattr(found, "__name__", str(found))
-                raise ConfigError(f"{key}._target_: no {part!r} in {owner}.{nearest(part, _public(found))}")
-            found = getattr(found, part)
-        if not callable(found):
+            if not hasattr(value, part):
+                owner = getattr(value, "__name__", str(value))
+                raise ConfigError(f"{key}._target_: no {part!r} in {owner}.{nearest(part, _public(value))}")
+            value = getattr(value, part)
+        if not callable(value):
             raise ConfigError(f"{key}._target_={path}: it is no class or function")
-        return found
+        return value
     raise ConfigError(
         f"{key}._target_: no module {parents[0]!r} (is its folder the current one, or that of --config-dir?)"
     )

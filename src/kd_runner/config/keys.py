@@ -32,12 +32,12 @@ _NETS = {"teacher": _NET, "student": _NET | {"init", "trained"}}
 
 def paths(node: Any, prefix: str = "") -> set[str]:
     """Every key of a nested dict, dotted: of mappings and of values."""
-    found = set()
+    keys = set()
     if isinstance(node, dict):
         for key, part in node.items():
             path = f"{prefix}.{key}" if prefix else str(key)
-            found |= {path} | paths(part, path)
-    return found
+            keys |= {path} | paths(part, path)
+    return keys
 
 
 def check(cfg: DictConfig) -> None:
@@ -66,9 +66,9 @@ def _check_composed(cfg: DictConfig) -> None:
     """Keys that an experiment or the command line sets must exist in the groups that are chosen."""
     known = paths(OmegaConf.to_container(_without_adjustments()))
     content = OmegaConf.to_container(cfg)
-    ours = paths(content)
-    called = {path for path in ours if path.endswith("._target_")}
-    for path in sorted(ours - known):
+    composed = paths(content)
+    called = {path for path in composed if path.endswith("._target_")}
+    for path in sorted(composed - known):
         parents = [path.rsplit(".", count)[0] for count in range(1, path.count(".") + 1)]
         if any(f"{parent}._target_" in called for parent in parents):
             continue  # an argument: check_call knows them

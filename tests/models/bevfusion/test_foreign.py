@@ -1,4 +1,4 @@
-"""Public layouts, built from a net of ours by the rules backwards, load into a second net that gives the same."""
+"""Public layouts, built from a net of this package by the rules backwards, load into a second, equal net."""
 
 from collections.abc import Callable
 

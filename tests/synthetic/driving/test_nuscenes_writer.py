@@ -44,8 +44,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tables(root: Path) -> Tables:
-    found = {name: json.loads((root / VERSION / f"{name}.json").read_text()) for name in TABLES}
-    return {name: {row["token"]: row for row in rows} for name, rows in found.items()}
+    rows_of = {name: json.loads((root / VERSION / f"{name}.json").read_text()) for name in TABLES}
+    return {name: {row["token"]: row for row in rows} for name, rows in rows_of.items()}
 
 
 def test_every_link_leads_somewhere(root: Path, tables: Tables) -> None:
@@ -93,10 +93,10 @@ def test_points_in_boxes_are_counted(root: Path, tables: Tables) -> None:
         sweep = data[row["sample_token"]]
         points = np.fromfile(root / sweep["filename"], np.float32).reshape(-1, 5)[:, :3].astype(float)
         mount = tables["calibrated_sensor"][sweep["calibrated_sensor_token"]]
-        for place in (mount, tables["ego_pose"][sweep["ego_pose_token"]]):
-            w, _, _, z = place["rotation"]
+        for pose in (mount, tables["ego_pose"][sweep["ego_pose_token"]]):
+            w, _, _, z = pose["rotation"]
             turn = np.array([[w * w - z * z, -2 * w * z, 0], [2 * w * z, w * w - z * z, 0], [0, 0, 1]])
-            points = points @ turn.T + place["translation"]
+            points = points @ turn.T + pose["translation"]
         w, _, _, z = row["rotation"]
         turn = np.array([[w * w - z * z, -2 * w * z, 0], [2 * w * z, w * w - z * z, 0], [0, 0, 1]])
         width, length, height = row["size"]

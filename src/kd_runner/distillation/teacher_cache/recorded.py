@@ -185,7 +185,7 @@ class RecordedTeacher:
             plain = str(value.dtype).removeprefix("torch.")
             stored = plain if not value.is_floating_point() else self.map_dtype if value.ndim > 2 else "float32"
             # As it lies in memory (channels last, say): sums then add up in the same order, to the same bits.
-            # The samples come first: theirs is the dimension that grows with them (decoders put their layers before).
+            # The samples come first: that dimension grows with them (decoders put their layers before).
             samples = next((axis for axis in range(value.ndim) if value.shape[axis] != two[name].shape[axis]), 0)
             others = [axis for axis in range(value.ndim) if axis != samples]
             order = [samples, *sorted(others, key=[-stride for stride in value.stride()].__getitem__)]

@@ -98,7 +98,7 @@ def place_scenery(random: np.random.Generator, roads: tuple[Road, ...], traffic:
             length, depth, height = random.uniform(10, 24), random.uniform(8, 14), random.uniform(5, 14)
             kerb = main.right if side < 0 else main.left
             d = kerb + side * (4.5 + depth / 2 + random.uniform(0, 6))
-            if random.random() < 0.6 and all(abs(_at(main, road) - s) > 16 for road in roads[1:]):
+            if random.random() < 0.6 and all(abs(_crossing(main, road) - s) > 16 for road in roads[1:]):
                 color = tuple(random.uniform(0.35, 0.75) * np.array([1.0, *random.uniform(0.75, 1.0, 2)]))
                 size = (length, depth, height)
                 plans.append(_Plan("house", s, float(d), size=size, color=color))
@@ -126,7 +126,7 @@ def place_scenery(random: np.random.Generator, roads: tuple[Road, ...], traffic:
     return both
 
 
-def _at(main: Road, road: Road) -> float:
+def _crossing(main: Road, road: Road) -> float:
     return float(main.coordinates(np.array(road.origin))[0])
 
 
@@ -220,7 +220,7 @@ def _signals(random: np.random.Generator, roads: tuple[Road, ...]) -> list[_Plan
                 _Plan("traffic_sign", volume.end, main.right - 0.6, facing=np.pi, lift=SIGN_Z, type_id=STOP_SIGN)
             )
             continue
-        far = _at(main, roads[-1]) + LANE_WIDTH + 2.5
+        far = _crossing(main, roads[-1]) + LANE_WIDTH + 2.5
         lamp = LAMPS[int(random.integers(3))]
         for s, d, facing in (
             (volume.end, main.right - 0.7, np.pi),
