@@ -118,7 +118,14 @@ def overlaps(first: Tensor, second: Tensor) -> Tensor:
 
 
 def wrap_angle(angle: Tensor) -> Tensor:
-    """The same angle within [-pi, pi), in radians."""
+    """The same angle within [-pi, pi), in radians.
+
+    Args:
+        angle: radians, any shape.
+
+    Returns:
+        The same shape.
+    """
     return torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
 
 
@@ -135,7 +142,14 @@ def from_bench2drive(boxes: Tensor) -> Tensor:
 
 
 def to_bench2drive(boxes: Tensor) -> Tensor:
-    """Inverse of `from_bench2drive`."""
+    """Inverse of `from_bench2drive`.
+
+    Args:
+        boxes: `(..., 9)`.
+
+    Returns:
+        `(..., 9)`, the yaw within [-pi, pi).
+    """
     return _swap_size_and_yaw(boxes)
 
 
@@ -161,7 +175,14 @@ def from_nuscenes(translation: Tensor, size: Tensor, rotation: Tensor, velocity:
 
 
 def to_nuscenes(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Inverse of `from_nuscenes`: translation `(..., 3)`, size `(..., 3)`, rotation `(..., 4)`, velocity `(..., 2)`."""
+    """Inverse of `from_nuscenes`.
+
+    Args:
+        boxes: `(..., 9)`.
+
+    Returns:
+        Translation `(..., 3)`, size `(..., 3)`, rotation `(..., 4)`, velocity `(..., 2)`.
+    """
     half = boxes[..., 6] / 2
     rotation = torch.stack((half.cos(), torch.zeros_like(half), torch.zeros_like(half), half.sin()), -1)
     return boxes[..., :3], boxes[..., [4, 3, 5]], rotation, boxes[..., 7:9]
@@ -172,6 +193,9 @@ def to_bottom(boxes: Tensor) -> Tensor:
 
     Args:
         boxes: `(..., 6 or more)`.
+
+    Returns:
+        The same shape.
     """
     z, height = boxes[..., 2:3], boxes[..., 5:6]
     return torch.cat((boxes[..., :2], z - height / 2, boxes[..., 3:]), -1)

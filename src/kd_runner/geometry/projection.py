@@ -28,11 +28,15 @@ def project(points: Array, matrix: Array) -> tuple[Array, Array]:
 
 
 def lidar2img(cam2ego: Array, intrinsic: Array, lidar2ego: Array) -> Array:
-    """The projection `(4, 4)` from the LiDAR frame to homogeneous pixels.
+    """The projection from the LiDAR frame to homogeneous pixels.
 
     Args:
-        cam2ego, lidar2ego: poses `(4, 4)`.
+        cam2ego: pose of the camera, `(4, 4)`.
         intrinsic: `(3, 3)`, in pixels.
+        lidar2ego: pose of the LiDAR, `(4, 4)`.
+
+    Returns:
+        `(4, 4)`.
     """
     padded = np.eye(4)
     padded[:3, :3] = intrinsic

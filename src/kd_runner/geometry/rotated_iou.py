@@ -5,9 +5,14 @@ from torch import Tensor
 
 
 def rotated_iou_3d(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of every pair: a (..., N, >= 7), b (..., M, >= 7) to (..., N, M).
+    """IoU of every pair of boxes. Exact, and differentiable almost everywhere.
 
-    Boxes are x, y, z of the gravity center, dx, dy, dz, yaw about z; further columns are ignored.
+    Args:
+        a: `(..., N, 7 or more)`, as in `geometry.boxes3d`; the velocity is ignored.
+        b: `(..., M, 7 or more)`.
+
+    Returns:
+        `(..., N, M)`, in 0..1.
     """
     a, b = a[..., :, None, :7], b[..., None, :, :7]
     low = torch.maximum(a[..., 2] - a[..., 5] / 2, b[..., 2] - b[..., 5] / 2)

@@ -7,11 +7,14 @@ from torch import Tensor
 
 
 class BoxCoder:
-    """Box: x, y, z of the gravity center, dx (length), dy (width), dz in meters, yaw in radians, counter-clockwise, vx,
-    vy in m/s. Code: x, y in cells of the map from its corner, z, log dx, log dy, log dz, sin yaw, cos yaw, vx, vy.
+    """Box coder of TransFusion.
+
+    The box is that of `geometry.boxes3d`. Its code: x, y in cells of the map from its corner, z, log l, log w, log h,
+    sin yaw, cos yaw, vx, vy.
 
     Args:
-        voxel_size, point_cloud_range: of the voxels, in meters.
+        voxel_size: of the voxels, in meters.
+        point_cloud_range: x, y, z minimum, then maximum, in meters.
         out_size_factor: voxels along a cell of the map.
     """
 
@@ -20,13 +23,27 @@ class BoxCoder:
         self.cell = tuple(size * out_size_factor for size in voxel_size[:2])
 
     def encode(self, boxes: Tensor) -> Tensor:
-        """boxes (..., 9) to codes (..., 10)."""
+        """Boxes to codes.
+
+        Args:
+            boxes: `(..., 9)`.
+
+        Returns:
+            `(..., 10)`.
+        """
         x, y, z, *size, yaw, vx, vy = boxes.unbind(-1)
         x, y = (x - self.low[0]) / self.cell[0], (y - self.low[1]) / self.cell[1]
         return torch.stack((x, y, z, *(side.log() for side in size), yaw.sin(), yaw.cos(), vx, vy), -1)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """codes (..., 10) to boxes (..., 9), yaw in (-pi, pi]."""
+        """Codes to boxes.
+
+        Args:
+            codes: `(..., 10)`.
+
+        Returns:
+            `(..., 9)`, yaw in (-pi, pi].
+        """
         x, y, z, *size, sin, cos, vx, vy = codes.unbind(-1)
         x, y = x * self.cell[0] + self.low[0], y * self.cell[1] + self.low[1]
         return torch.stack((x, y, z, *(side.exp() for side in size), torch.atan2(sin, cos), vx, vy), -1)

@@ -22,7 +22,8 @@ class BoxResponse(nn.Module):
     Args:
         radius: largest distance of a pair, in units of the codes' first two numbers (cells of a map common to both).
         threshold: lowest teacher score, 0..1.
-        box_weight, class_weight: weights of both parts.
+        box_weight: weight of the distance of the codes.
+        class_weight: weight of the divergence of the classes.
         code_weights: weight of each number of a code.
         temperature: T > 0 of the class logits; 1 compares the probabilities as they are.
 
@@ -68,10 +69,13 @@ class BoxResponse(nn.Module):
         """Compute the loss on the outputs of the last decoder layer.
 
         Args:
-            student_codes, teacher_codes: box codes (L, B, P, 10), x and y in cells first. The numbers of layers L and
+            student_codes: box codes (L, B, P, 10), x and y in cells first. The numbers of layers L and
                 queries P may differ between the nets.
-            student_logits, teacher_logits: class logits (L, B, P, C).
-            student_labels, teacher_labels: (B, P) int64.
+            teacher_codes: as `student_codes`.
+            student_logits: class logits (L, B, P, C).
+            teacher_logits: class logits (L, B, P, C).
+            student_labels: (B, P) int64.
+            teacher_labels: (B, P) int64.
             teacher_scores: (B, P) in 0..1.
 
         Returns:

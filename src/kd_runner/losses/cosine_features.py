@@ -35,7 +35,12 @@ class CosineFeatures(nn.Module):
         self.projections = nn.ModuleList()
 
     def build(self, student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None = None) -> None:
-        """Create one projection per level, sized from example maps (arguments as for `forward`).
+        """Create one projection per level, sized from example maps.
+
+        Args:
+            student: as for `forward`.
+            teacher: as for `forward`.
+            mask: not used.
 
         Raises:
             ValueError: numbers of levels differ, or a feature has not four dimensions.
@@ -54,8 +59,9 @@ class CosineFeatures(nn.Module):
         """Compute the loss.
 
         Args:
-            student, teacher: one map per level, (B, C, H, W) or (B, H, W, C), see `channel_dim`; every level has its
+            student: one map per level, (B, C, H, W) or (B, H, W, C), see `channel_dim`; every level has its
                 own size.
+            teacher: as `student`.
             mask: (B, H, W) bool of any size, True where a location counts (nearest pixel).
 
         Returns:

@@ -77,7 +77,13 @@ class CRD(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def build(self, student: Features, teacher: Features, **rest: Tensor) -> None:
-        """Create the two embedding layers, sized from example features (arguments as for `forward`)."""
+        """Create the two embedding layers, sized from example features.
+
+        Args:
+            student: as for `forward`.
+            teacher: as for `forward`.
+            **rest: the other arguments of `forward`, not used.
+        """
         self.embed_s = nn.Linear(global_average(student).shape[1], self.dim)
         self.embed_t = nn.Linear(global_average(teacher).shape[1], self.dim)
 
@@ -92,8 +98,9 @@ class CRD(nn.Module):
         """Compute the loss and, in training, update the memory.
 
         Args:
-            student, teacher: maps (B, C, H, W), averaged over H and W, or vectors (B, C); several levels are
+            student: maps (B, C, H, W), averaged over H and W, or vectors (B, C); several levels are
                 concatenated.
+            teacher: as `student`.
             index: (B,) int64, the sample's own number, the same in every epoch.
             group: (B,) int64, negative where unknown. Rows of one group are never each other's negatives: classes (the
                 authors' choice where there are labels), or scenes, whose neighboring frames are near duplicates. A
@@ -177,7 +184,14 @@ class ObjectCRD(nn.Module):
         self.crd, self.bev_range = crd, tuple(bev_range)
 
     def build(self, student: Features, teacher: Features, boxes: Tensor, **rest: Tensor) -> None:
-        """Create the embedding layers, sized from example maps (arguments as for `forward`)."""
+        """Create the embedding layers, sized from example maps.
+
+        Args:
+            student: as for `forward`.
+            teacher: as for `forward`.
+            boxes: as for `forward`.
+            **rest: the other arguments of `forward`, not used.
+        """
         centers = boxes[..., :2]
         student_embeddings, teacher_embeddings = (
             at_points(maps, centers, self.bev_range).flatten(0, 1) for maps in (student, teacher)
@@ -190,7 +204,8 @@ class ObjectCRD(nn.Module):
         """Compute the loss over all objects of the batch.
 
         Args:
-            student, teacher: maps (B, C, X, Y), dim 2 along x, or a list of them.
+            student: maps (B, C, X, Y), dim 2 along x, or a list of them.
+            teacher: as `student`.
             boxes: (B, M, 2 or more), x and y first, in meters. Boxes with a center outside of the range are ignored.
             index: (B, M) int64, the annotation's own number.
             label: (B, M) int64 class, the group of CRD.

@@ -1,5 +1,4 @@
-"""Distillation of the predictions of a query detector, where query i of the student corresponds to query i of the
-teacher."""
+"""Distillation of a query detector whose query i corresponds to query i of the teacher."""
 
 from collections.abc import Sequence
 

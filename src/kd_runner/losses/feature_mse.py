@@ -37,7 +37,8 @@ class FeatureMSE(nn.Module):
         """Compute the loss.
 
         Args:
-            student, teacher: one map per level, of equal shapes.
+            student: one map per level, of equal shapes.
+            teacher: one map per level, of equal shapes.
             mask: bool, of the maps' shape without channels; False where a location is ignored (gradient exactly 0).
 
         Returns:

@@ -33,7 +33,8 @@ class HeatmapMSE(nn.Module):
         """Compute the loss.
 
         Args:
-            student, teacher: logits (B, C, X, Y). The teacher's scores are resized bilinearly to the student's map.
+            student: logits (B, C, X, Y). The teacher's scores are resized bilinearly to the student's map.
+            teacher: as `student`.
             foreground: Gaussians at the true centers, 0..1, (B, C or 1, X, Y) of the student's size.
 
         Returns:

@@ -53,7 +53,12 @@ class ImageObjects(nn.Module):
         self.head: nn.Module = nn.Identity()
 
     def build(self, features: Tensor, **_: Tensor) -> None:
-        """Create the linear head, sized from example features (arguments as for `forward`)."""
+        """Create the linear head, sized from example features.
+
+        Args:
+            features: as for `forward`.
+            **_: the other arguments of `forward`, not used.
+        """
         self.head = nn.Linear(features.shape[1], self.num_classes + 6)
         nn.init.constant_(self.head.bias[: self.num_classes], -3.0)  # type: ignore[index]
 
@@ -96,6 +101,9 @@ def token_targets(boxes: Tensor, mask: Tensor, lidar2img: Tensor, size: torch.Si
         lidar2img: `(B, N, 4, 4)`, LiDAR frame to pixels.
         size: height and width of an image in pixels.
         grid: rows and columns of tokens.
+
+    Returns:
+        What each token should say.
     """
     points = torch.cat((corners(boxes), boxes[..., None, :3]), dim=-2)  # eight corners and the center
     pixel = torch.einsum("bnij,bmkj->bnmki", lidar2img[..., :3, :3], points) + lidar2img[:, :, None, None, :3, 3]

@@ -34,7 +34,8 @@ class KLLogits(nn.Module):
         """Compute the loss.
 
         Args:
-            student, teacher: logits (B, C, ...).
+            student: logits (B, C, ...).
+            teacher: logits (B, C, ...).
             mask: (B, ...) bool, False where a pixel is ignored (its gradient is exactly 0).
 
         Returns:

@@ -103,7 +103,12 @@ class LabelDistillation(nn.Module):
         """Compute the wrapped loss on teacher boxes that are no true box.
 
         Args:
-            gt_boxes, gt_labels, gt_mask, teacher_boxes, teacher_scores, teacher_labels: see `with_teacher_boxes`.
+            gt_boxes: see `with_teacher_boxes`.
+            gt_labels: see `with_teacher_boxes`.
+            gt_mask: see `with_teacher_boxes`.
+            teacher_boxes: see `with_teacher_boxes`.
+            teacher_scores: see `with_teacher_boxes`.
+            teacher_labels: see `with_teacher_boxes`.
             outputs: passed to the loss unchanged.
 
         Returns:

@@ -26,12 +26,18 @@ class TransFusionLoss(nn.Module):
     layer. Objects with a center outside of the map are ignored; a sample may have none.
 
     Args:
-        voxel_size, point_cloud_range: of the net's voxels, in meters.
+        voxel_size: of the net's voxels, in meters.
+        point_cloud_range: of the net's voxels, in meters.
         out_size_factor: voxels along a cell of the map.
-        min_overlap, min_radius: of the bumps on the heat map, see `gaussian_radius`; cells.
+        min_overlap: lowest IoU that gives the radius of an object's Gaussian, see `gaussian_radius`.
+        min_radius: smallest such radius, in cells.
+        heatmap_weight: weight of H.
+        class_weight: weight of C.
+        box_weight: weight of R.
         code_weights: of the ten numbers of a code.
-        match_class, match_center, match_iou: weights of the matching cost: focal difference, L1 of x, y in ranges,
-            minus 3-D IoU.
+        match_class: weight in the matching cost of the focal difference.
+        match_center: weight of the L1 distance of x and y, in fractions of the range.
+        match_iou: weight of minus the 3-D IoU.
 
     Raises:
         ValueError: code_weights has not ten entries.
@@ -83,7 +89,13 @@ class TransFusionLoss(nn.Module):
         """Compute the weighted sum of `parts`.
 
         Args:
-            heatmap, codes, cls_logits, gt_boxes, gt_labels, gt_mask, counted: see `parts`.
+            heatmap: see `parts`.
+            codes: see `parts`.
+            cls_logits: see `parts`.
+            gt_boxes: see `parts`.
+            gt_labels: see `parts`.
+            gt_mask: see `parts`.
+            counted: see `parts`.
             labeled: (B,) bool; samples where it is False are ignored. None: all are used.
 
         Returns:
@@ -190,7 +202,9 @@ class TransFusionLoss(nn.Module):
         Args:
             codes: (B, P, 10).
             logits: (B, P, classes).
-            gt_boxes, gt_labels, mask: objects as in `parts`.
+            gt_boxes: objects as in `parts`.
+            gt_labels: objects as in `parts`.
+            mask: objects as in `parts`.
 
         Returns:
             Sample, proposal and object numbers of the pairs: three int64 vectors.

@@ -79,7 +79,11 @@ class MapChamfer(RowStateMetric):
         self.objects.append(_rows(line_points, torch.zeros_like(line_labels), line_labels, line_mask, index))
 
     def compute(self) -> dict[str, Tensor]:
-        """`chamfer_map`, its value at each threshold, `chamfer_map/<m>`, and `chamfer_ap/<class>`."""
+        """Compute the metric of all samples.
+
+        Returns:
+            `chamfer_map`, its value at each threshold, `chamfer_map/<m>`, and `chamfer_ap/<class>`; all in 0..1.
+        """
         columns = _POINTS + 2 * self.num_points
         predictions, objects = self.table(self.predictions, columns), self.table(self.objects, columns)
         aps = np.full((len(self.class_names), len(self.thresholds)), np.nan)
@@ -114,7 +118,15 @@ class MapChamfer(RowStateMetric):
 
 
 def resample(lines: Array, count: int) -> Array:
-    """`count` points at equal distances along polylines `(n, P, 2)`: `(n, count, 2)`."""
+    """Points at equal distances along polylines.
+
+    Args:
+        lines: `(n, P, 2)`.
+        count: points of each result.
+
+    Returns:
+        `(n, count, 2)`.
+    """
     steps = np.hypot(*np.moveaxis(np.diff(lines, axis=1), -1, 0))
     length = np.concatenate([np.zeros((len(lines), 1)), np.cumsum(steps, 1)], 1)
     position = length[:, -1:] * np.linspace(0, 1, count)
@@ -127,7 +139,15 @@ def resample(lines: Array, count: int) -> Array:
 
 
 def chamfer(a: Array, b: Array) -> Array:
-    """Chamfer distances `(n, m)` between lines `(n, P, 2)` and `(m, P, 2)`: the mean of both directions."""
+    """Chamfer distances between lines: the mean of both directions.
+
+    Args:
+        a: `(n, P, 2)`.
+        b: `(m, P, 2)`.
+
+    Returns:
+        `(n, m)`, in the unit of the points.
+    """
     first, second = (torch.from_numpy(np.ascontiguousarray(lines)).reshape(-1, 2) for lines in (a, b))
     # Not by matrix product, which loses digits of small distances.
     gaps = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")

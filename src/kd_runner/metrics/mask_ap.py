@@ -61,7 +61,11 @@ class MaskAP(RowStateMetric):
             self.records.append(torch.tensor([*header, *codes[0], *codes[1]], dtype=torch.float32, device=self.device))
 
     def compute(self) -> dict[str, Tensor]:
-        """Compute `mask_ap`, the mean over IoUs of 0.50 to 0.95, and `mask_ap/50`, `mask_ap/75`; all in 0..1."""
+        """Compute the metric of all samples.
+
+        Returns:
+            `mask_ap`, the mean over IoUs of 0.50 to 0.95, and `mask_ap/50`, `mask_ap/75`; all in 0..1.
+        """
         truths, detections = _annotations(self.flat(self.records).cpu().numpy())
         truth = COCO()
         sizes = {one["image_id"]: one["segmentation"]["size"] for one in truths}

@@ -26,8 +26,10 @@ RANGES = {
 
 
 class NuScenesBenchmark(NuScenesDetection):
-    """mAP, the five errors and NDS as nuscenes-devkit 1.2 measures them: ranges around the ego car, bicycles and
-    motorcycles in bicycle racks left out, unknown velocities not asked for, attributes from class and speed.
+    """mAP, the five errors and NDS as nuscenes-devkit 1.2 measures them.
+
+    Ranges are around the ego car, bicycles and motorcycles in bicycle racks are left out, objects of unknown velocity
+    do not count in its error, attributes follow from class and speed.
 
     Args:
         class_names: names of the labels 0, 1, ...
@@ -72,8 +74,13 @@ class NuScenesBenchmark(NuScenesDetection):
             boxes: predictions `(B, Q, 9)` as in `geometry.boxes3d`, in the LiDAR frame.
             scores: `(B, Q)`.
             labels: `(B, Q)`, -1 for none.
-            gt_boxes, gt_labels, gt_mask, gt_velocity_mask, gt_attributes, lidar2local, racks: as `NuScenesLidar` gives
-                them.
+            gt_boxes: objects `(B, M, 9)`; this and what follows as `NuScenesLidar` gives it.
+            gt_labels: `(B, M)`.
+            gt_mask: `(B, M)` bool, False for padding.
+            gt_velocity_mask: `(B, M)` bool, whether the velocity is known.
+            gt_attributes: `(B, M)`, -1 for none.
+            lidar2local: `(B, 4, 4)`, LiDAR frame to one at the ego car.
+            racks: bicycle racks `(B, R, 7)`.
             index: `(B,)`, numbers of the samples in the data set.
         """
         parked = [self.class_names.index(name) for name in ("bicycle", "motorcycle") if name in self.class_names]

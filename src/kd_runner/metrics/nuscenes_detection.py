@@ -43,7 +43,8 @@ class NuScenesDetection(RowStateMetric):
         errors: which of ERRORS are part of NDS; Bench2Drive leaves out the last.
         undefined: class to the errors that it does not have (nuScenes: cones have no heading).
         half_turn: classes whose front and back look the same (nuScenes: barrier).
-        min_recall, min_precision: floors of AP.
+        min_recall: recall below which AP does not count.
+        min_precision: precision that counts as 0 in AP.
         max_boxes: best predictions of a sample that count.
     """
 
@@ -96,10 +97,15 @@ class NuScenesDetection(RowStateMetric):
         """Take B samples.
 
         Args:
-            boxes, scores, labels: predictions (B, Q, 9) as in `geometry.boxes3d`, (B, Q), (B, Q); label -1 for none.
-            gt_boxes, gt_labels, gt_mask: objects (B, M, 9), (B, M), (B, M), the mask False for padding.
+            boxes: predictions (B, Q, 9) as in `geometry.boxes3d`.
+            scores: (B, Q).
+            labels: (B, Q), -1 for none.
+            gt_boxes: objects (B, M, 9).
+            gt_labels: (B, M).
+            gt_mask: (B, M) bool, False for padding.
             index: numbers of the samples in the data set (B,), below 2^24.
-            attributes, gt_attributes: numbers (B, Q), (B, M), -1 for none; needed for the error `aae` alone.
+            attributes: of the predictions (B, Q), -1 for none; needed for the error `aae` alone.
+            gt_attributes: of the objects (B, M), -1 for none.
         """
         if "aae" in self.errors and (attributes is None or gt_attributes is None):
             raise ValueError("errors has 'aae', which needs attributes and gt_attributes among the inputs")
@@ -107,7 +113,11 @@ class NuScenesDetection(RowStateMetric):
         self.objects.append(_rows(gt_boxes, torch.zeros_like(gt_labels), gt_labels, gt_mask, index, gt_attributes))
 
     def compute(self) -> dict[str, Tensor]:
-        """`nds`, `map`, the mean of each error as `mate`, ..., and per class `ap/<class>`, `ate/<class>`, ..."""
+        """Compute the metric of all samples.
+
+        Returns:
+            `nds`, `map`, the mean of each error as `mate`, ..., and per class `ap/<class>`, `ate/<class>`, ...
+        """
         predictions, objects = (self.table(state, _COLUMNS) for state in (self.predictions, self.objects))
         predictions = predictions[_best(predictions, self.max_boxes)]
         aps, errors = {}, {}
@@ -176,10 +186,17 @@ class NuScenesDetection(RowStateMetric):
 
 
 def match(predicted: Array, true: Array, thresholds: Sequence[float]) -> Array:
-    """For each threshold and each prediction, the object it takes, or -1: (T, P).
+    """Match predictions to objects, in the order of the predictions.
 
-    Predictions must be in the order in which they choose. Samples do not touch one another, so the n-th predictions of
-    all samples choose at once.
+    Samples are independent, so the n-th predictions of all samples choose at once.
+
+    Args:
+        predicted: rows (P, 13) of one class, in the order in which they choose.
+        true: rows (M, 13) of the class.
+        thresholds: T largest distances of the centers, in meters.
+
+    Returns:
+        For each threshold and each prediction, the row of the object that it takes, or -1: (T, P).
     """
     matches = np.full((len(thresholds), len(predicted)), -1)
     if not len(predicted) or not len(true):
@@ -206,7 +223,17 @@ def match(predicted: Array, true: Array, thresholds: Sequence[float]) -> Array:
 
 
 def box_errors(error: str, predicted: Array, true: Array, period: float = 2 * np.pi) -> Array:
-    """One of ERRORS between n pairs of rows (n, 13); headings are compared modulo `period` radians."""
+    """One of ERRORS between pairs of boxes.
+
+    Args:
+        error: its name.
+        predicted: rows (n, 13).
+        true: rows (n, 13).
+        period: headings are compared modulo this, in radians.
+
+    Returns:
+        (n,), nan where an object has no attribute.
+    """
     a, b = predicted[:, _BOX], true[:, _BOX]
     if error == "ate":
         return np.hypot(*(a - b)[:, :2].T)

@@ -31,11 +31,26 @@ class RowStateMetric(Metric):
 
     @staticmethod
     def flat(state: list[Tensor] | Tensor) -> Tensor:
-        """All numbers of a state, one after the other."""
+        """All numbers of a state, one after the other.
+
+        Args:
+            state: list of flat tensors, or one.
+
+        Returns:
+            A flat tensor.
+        """
         return dim_zero_cat(state) if len(state) else torch.zeros(0)
 
     @classmethod
     def table(cls, state: list[Tensor] | Tensor, columns: int) -> NDArray[Any]:
-        """Rows (n, columns) float64, sorted by the first column, the number of the sample."""
+        """The rows of a state.
+
+        Args:
+            state: list of flat tensors, or one.
+            columns: numbers of a row.
+
+        Returns:
+            (n, columns) float64, sorted by the first column, the number of the sample.
+        """
         rows = cls.flat(state).reshape(-1, columns).double().cpu().numpy()
         return rows[np.argsort(rows[:, 0], kind="stable")]

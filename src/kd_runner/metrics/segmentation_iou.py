@@ -53,7 +53,11 @@ class SegmentationIoU(Metric):
         self.confmat += confusion_matrix(preds[valid], target[valid], self.num_classes)
 
     def compute(self) -> dict[str, Tensor]:
-        """Compute `miou`, `pixel_accuracy` and `iou/<class>`, each in 0..1."""
+        """Compute the metric of all batches.
+
+        Returns:
+            `miou`, `pixel_accuracy` and `iou/<class>`, each in 0..1.
+        """
         counts = self.confmat.double()
         iou = iou_per_class(self.confmat)
         return {

@@ -41,8 +41,9 @@ class Layout:
         qkv_bias: where biases are bare tensors: three paths in the order q, k, v, null for none.
         proj: the linear layer that reads the concatenated head outputs.
         head_norm: a LayerNorm over the concatenated head outputs (sub-LN), if the net has one.
-        head_rows, head_columns: further modules or tensors whose first / last axis runs over the heads (an output
+        head_rows: further modules or tensors whose first / last axis runs over the heads (an output
             gate; Swin's `attn.relative_position_bias_table` has one column per head).
+        head_columns: further ones whose last axis does.
         num_heads: integer attributes that hold the number of heads; the first one is read.
         head_width: integer attributes that hold number of heads x head width.
         mlp_in: the linear layers that make the hidden units; one with twice the width is a packed gate.

@@ -24,7 +24,8 @@ class Pruning:
         module: path of the part, e.g. `img_backbone`; empty for the whole net.
         layout: where its heads and hidden units are (`pruning.layout.Layout`).
         score: which of them matter (`pruning.scores`).
-        heads, hidden: how many of each are removed; None leaves that kind alone.
+        heads: how many heads are removed; None for none.
+        hidden: how many hidden units are removed; None for none.
         schedule: when; None for all at once before training.
         num_batches: training samples that are offered to the score.
     """

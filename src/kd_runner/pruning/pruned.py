@@ -18,7 +18,8 @@ class Pruned:
         module: path of the part in the net, empty for all of it.
         spec: what is kept of it (`pruning.spec`).
         arguments: what the part is called with, positional and named, for its multiply-adds.
-        before, after: parameters, multiply-adds and latency of the part, where it was measured.
+        before: parameters, multiply-adds and latency of the part before pruning, where it was measured.
+        after: the same after it.
     """
 
     module: str

@@ -15,7 +15,8 @@ class Schedule:
     """Rounds of pruning at the start of epochs (0 is before any training); the default is one shot before training.
 
     Args:
-        start, end: epochs of the first and of the last round.
+        start: epoch of the first round.
+        end: epoch of the last round.
         rounds: number of rounds, evenly spaced.
         shape: `linear`, or `cubic` (Zhu & Gupta 2017, arXiv 1710.01878, equation 1: fast first, then ever slower) of
             the round's number, so that the last round reaches the whole ratio.

@@ -8,7 +8,8 @@ import torch
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
-from kd_runner.models.orion.eva_vit import EvaViT, sincos_position_table
+from kd_runner.models.orion.encodings import sincos_position_table
+from kd_runner.models.orion.eva_vit import EvaViT
 
 SMALL = {
     "embed_dim": 32, "depth": 2, "num_heads": 2, "hidden": 24, "window_size": 3, "window_block_indexes": (0,),

@@ -14,7 +14,8 @@ class ClassBalance(nn.Module):
         num_classes: number of classes C.
         factors: additional factor per class, applied after clamping; None for 1.
         momentum: weight of the old value in the running mean, in 0..1; the mean starts at 1.
-        low, high: limits of the weights.
+        low: lower limit of the weights.
+        high: upper limit of the weights.
     """
 
     weight: Tensor

@@ -33,7 +33,8 @@ def gaussian_radius(length: Tensor, width: Tensor, min_overlap: float) -> Tensor
     detectors are trained with.
 
     Args:
-        length, width: sides in cells, any shape.
+        length: sides in cells, any shape.
+        width: sides in cells, any shape.
         min_overlap: lowest IoU with the box.
 
     Returns:

@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 
 def random_rows(size: int, dim: int, generator: torch.Generator) -> Tensor:
-    """Initial rows (size, dim) as in the authors' code: uniform in +-1/sqrt(D/3), so of length 1 on average."""
+    """Initial rows as in the authors' code: uniform in +-1/sqrt(D/3), so of length 1 on average.
+
+    Args:
+        size: number of rows.
+        dim: length D of a row.
+        generator: of the random numbers.
+
+    Returns:
+        `(size, dim)`.
+    """
     return (2 * torch.rand(size, dim, generator=generator) - 1) * (dim / 3) ** -0.5
 
 
@@ -42,11 +51,14 @@ class MemoryBank(nn.Module):
         self._sorted: tuple[Tensor, int, Tensor, Tensor] | None = None
 
     def keys_of(self, index: Tensor, group: Tensor | None) -> Tensor:
-        """Keys (B,) int64 of samples.
+        """Keys of samples.
 
         Args:
             index: (B,) int64 sample numbers.
             group: (B,) int64, negative where unknown; or None.
+
+        Returns:
+            (B,) int64.
 
         Raises:
             ValueError: an index outside of the bank, or one seen before with another group: the same number now
@@ -70,7 +82,12 @@ class MemoryBank(nn.Module):
         return keys
 
     def learn(self, index: Tensor, keys: Tensor) -> None:
-        """Store the keys of samples."""
+        """Store the keys of samples.
+
+        Args:
+            index: (B,) int64 sample numbers.
+            keys: (B,) int64.
+        """
         if (self.keys[index] != keys).any():
             self.keys[index] = keys
 
@@ -81,11 +98,27 @@ class MemoryBank(nn.Module):
         return self._sorted[2:]
 
     def positives(self, index: Tensor, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """Positives (B, D) of the student's and of the teacher's embeddings: the other net's rows."""
+        """Positives of embeddings: the other net's rows.
+
+        Args:
+            index: (B,) int64 sample numbers.
+            student: (B, D), not used.
+            teacher: (B, D), not used.
+
+        Returns:
+            Positives (B, D) of the student's and of the teacher's embeddings.
+        """
         return self.teacher[index], self.student[index]
 
     def write(self, index: Tensor, keys: Tensor, student: Tensor, teacher: Tensor) -> None:
-        """Average new embeddings (B, D) into their rows. A sample that occurs twice counts once, by its mean."""
+        """Average new embeddings into their rows. A sample that occurs twice counts once, by its mean.
+
+        Args:
+            index: (B,) int64 sample numbers.
+            keys: (B,) int64, not used.
+            student: (B, D).
+            teacher: (B, D).
+        """
         same = index[:, None] == index
         # All copies of a sample write the same value, so the order of the writes does not matter.
         first = same.to(student.dtype).argmax(1)
@@ -123,7 +156,14 @@ class Queue(nn.Module):
         self.register_buffer("head", torch.zeros((), dtype=torch.int64))
 
     def keys_of(self, index: Tensor, group: Tensor | None) -> Tensor:
-        """Keys (B,) int64 of samples; arguments as for `MemoryBank.keys_of`.
+        """Keys of samples.
+
+        Args:
+            index: (B,) int64 sample numbers.
+            group: (B,) int64, negative where unknown; or None.
+
+        Returns:
+            (B,) int64.
 
         Raises:
             ValueError: a negative index.
@@ -133,7 +173,12 @@ class Queue(nn.Module):
         return -1 - index if group is None else torch.where(group >= 0, group, -1 - index)
 
     def learn(self, index: Tensor, keys: Tensor) -> None:
-        """Does nothing: keys are stored by `write`."""
+        """Does nothing: keys are stored by `write`.
+
+        Args:
+            index: not used.
+            keys: not used.
+        """
 
     def ordered(self) -> tuple[Tensor, Tensor]:
         """Sorted keys and the rows in that order."""
@@ -141,11 +186,27 @@ class Queue(nn.Module):
         return ordered, order
 
     def positives(self, index: Tensor, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """Positives (B, D) of the student's and of the teacher's embeddings: the other net's current ones."""
+        """Positives of embeddings: the other net's current ones.
+
+        Args:
+            index: not used.
+            student: (B, D).
+            teacher: (B, D).
+
+        Returns:
+            Positives (B, D) of the student's and of the teacher's embeddings.
+        """
         return teacher, student
 
     def write(self, index: Tensor, keys: Tensor, student: Tensor, teacher: Tensor) -> None:
-        """Replace the oldest rows."""
+        """Replace the oldest rows.
+
+        Args:
+            index: not used.
+            keys: (B,) int64.
+            student: (B, D).
+            teacher: (B, D).
+        """
         size = len(self.keys)
         keys, student, teacher = keys[-size:], student[-size:], teacher[-size:]
         rows = (self.head + torch.arange(len(keys), device=keys.device)) % size

@@ -18,7 +18,8 @@ def similarities(anchor: Tensor, positive: Tensor, memory: Tensor, rows: Tensor)
     """Dot products of each anchor with its positive, then with its negatives.
 
     Args:
-        anchor, positive: (B, D).
+        anchor: (B, D).
+        positive: (B, D).
         memory: (N, D).
         rows: (B, K) int64, the negatives' rows in the memory.
 
@@ -69,5 +70,14 @@ def nce(
 
 
 def attach(value: Tensor, gradient: Tensor, anchor: Tensor) -> Tensor:
-    """Return `value` as a tensor whose first derivative with respect to `anchor` is `gradient`."""
+    """Give a value a gradient that was computed by hand.
+
+    Args:
+        value: scalar without gradient.
+        gradient: its first derivative with respect to the anchor, (B, D).
+        anchor: (B, D).
+
+    Returns:
+        The value, a scalar that autograd differentiates to `gradient`.
+    """
     return value + ((anchor - anchor.detach()) * gradient).sum()

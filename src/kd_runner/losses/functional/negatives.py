@@ -5,7 +5,15 @@ from torch import Tensor
 
 
 def seeded(device: torch.device, *numbers: int) -> torch.Generator:
-    """A random generator seeded by the numbers alone, so that it needs no checkpointing."""
+    """A random generator seeded by numbers alone, so that it needs no checkpointing.
+
+    Args:
+        device: of the generator.
+        *numbers: the seed.
+
+    Returns:
+        The generator.
+    """
     return torch.Generator(device).manual_seed(hash(numbers) % 2**63)
 
 

@@ -7,7 +7,14 @@ from torch import Tensor
 
 
 def levels(features: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """A list of maps, also for a single one."""
+    """A list of maps, also for a single one.
+
+    Args:
+        features: a map, or several.
+
+    Returns:
+        The maps.
+    """
     return [features] if isinstance(features, Tensor) else list(features)
 
 

@@ -11,7 +11,14 @@ def rank() -> int:
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """Concatenate the rows of all ranks, in rank order; numbers of rows may differ. Without gradient."""
+    """Concatenate the rows of all ranks, in rank order; numbers of rows may differ. Without gradient.
+
+    Args:
+        tensor: (rows, ...) of this rank.
+
+    Returns:
+        (rows of all ranks, ...).
+    """
     if not _several():
         return tensor
     count = torch.tensor([len(tensor)], device=tensor.device)

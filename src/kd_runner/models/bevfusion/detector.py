@@ -26,12 +26,16 @@ class BEVFusionLidar(nn.Module):
     resolution; `pts_neck:0`. X, Y are the cells of the map, `out_size_factor` voxels wide; dimension 2 is x, 3 is y.
 
     Args:
-        voxel_size: meters along x, y, z. point_cloud_range: minimum, then maximum of x, y, z, in meters.
-        max_points: points of a voxel that are averaged. max_voxels: of a sample, in training and in evaluation.
+        voxel_size: meters along x, y, z.
+        point_cloud_range: minimum, then maximum of x, y, z, in meters.
+        max_points: points of a voxel that are averaged.
+        max_voxels: of a sample, in training and in evaluation.
         point_features: columns of `points` that are read, x, y, z among them.
         encoder_channels: width of each stage of the sparse encoder; n stages give an out_size_factor of 2^(n - 1).
         encoder_out_channels: width of its last convolution, per cell along z.
-        second_channels, second_layers, second_strides: of each block of SECOND.
+        second_channels: of each block of SECOND.
+        second_layers: likewise.
+        second_strides: likewise.
         fpn_channels: of each level of SECONDFPN.
         head: makes the head from `in_channels` and `map_shape` (X, Y), which follow from the rest:
             `TransFusionHead`, or a `functools.partial` of it.

@@ -1,5 +1,8 @@
-"""Start a narrow student from its wide teacher's weights (Yang et al., "Towards Efficient 3D Object Detection with
-Knowledge Distillation", NeurIPS 2022, arXiv 2205.15156, section 4.3)."""
+"""Start a narrow student from its wide teacher's weights.
+
+Source: Yang et al., "Towards Efficient 3D Object Detection with Knowledge Distillation", NeurIPS 2022, arXiv
+2205.15156, section 4.3.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -151,6 +151,10 @@ class SubMConv3d(_SparseConv):
 
     Weight (out, 3, 3, 3, in), its axes in the order of the coordinates. Layers with the same `indice_key` share a table
     of neighbors.
+
+    Args:
+        *args: as for spconv's class: in_channels, out_channels, kernel_size 3, stride 1.
+        **kwargs: padding, bias (False) and `indice_key`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):

@@ -72,7 +72,14 @@ class HierarchicalHead(nn.Module):
         self.threshold = nn.Parameter(torch.tensor(0.3))
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """Features (R, channels, h, w) to the outputs described in `HierarchicalUNet`."""
+        """Segment ROIs.
+
+        Args:
+            features: (R, channels, h, w).
+
+        Returns:
+            The outputs described in `HierarchicalUNet`.
+        """
         shared = self.shared(features)
         low = self.bg_fg(shared)
         bg_fg = self._resize(self.bg_fg_up(low))

@@ -33,6 +33,14 @@ class ROIUNet(nn.Module):
         self.classifier = nn.Sequential(conv_norm_relu(base, base // 2), nn.Conv2d(base // 2, 2, 1))
 
     def forward(self, features: Tensor) -> Tensor:
+        """Segment ROIs.
+
+        Args:
+            features: (R, in_channels, h, w).
+
+        Returns:
+            Logits (R, 2, h, w).
+        """
         high = self.down1(features)
         mid = self.down2(F.max_pool2d(high, 2))
         low = self.down3(F.max_pool2d(mid, 2))

@@ -57,9 +57,9 @@ def denoising_queries(
     boxes: Tensor, labels: Tensor, mask: Tensor, *,
     num_groups: int, noise_scale: float, split: float, num_classes: int, bounds: Tensor,
 ) -> DenoisingQueries:  # fmt: skip
-    """`num_groups` noisy copies of every ground-truth box.
+    """Noisy copies of every ground-truth box.
 
-    center' = center + u * size / 2 * noise_scale, u uniform in [-1, 1]^3; background if |u| > split.
+        center' = center + u * size / 2 * noise_scale, u uniform in [-1, 1]^3; background if |u| > split.
 
     size is the width along x, the length along y and the height along z, for any heading, as in the public code.
 
@@ -72,6 +72,9 @@ def denoising_queries(
         split: norm of the noise vector beyond which a copy has the label background.
         num_classes: label of background.
         bounds: `(6,)`, range of normalized coordinates in meters.
+
+    Returns:
+        The queries, in groups of one copy of each box.
     """
     most_objects = int(mask.sum(1).max()) if mask.numel() else 0
     objects_first = mask.int().argsort(dim=1, descending=True, stable=True)[:, :most_objects]

@@ -16,8 +16,9 @@ BACKGROUND_BIAS = -math.log((1 - 0.01) / 0.01)  # initial score 0.01 for every c
 
 
 class OrionHead(QueryHead):
-    """Detection head of ORION. All decoder layers share one classification and one regression branch, which the state
-    dict lists `depth` times.
+    """Detection head of ORION.
+
+    All decoder layers share one classification and one regression branch, which the state dict lists `depth` times.
 
     Box codes have the public order x, y, log w, log l, z, log h, sin, cos, vx, vy (see `geometry.orion_coder`). With
     the raw output r of a layer and the normalized reference point u,
@@ -32,7 +33,11 @@ class OrionHead(QueryHead):
     them), motion forecasts, traffic lights and the scene memory.
 
     Args:
-        position_layers: see `QueryHead`, as are in_channels, size, bounds and num_points.
+        position_layers: see `QueryHead`, as for the next three and `num_points`.
+        in_channels: channels of image tokens.
+        size: size of the decoder.
+        bounds: `(6,)`, in meters.
+        num_points: reference points per position encoding.
         num_classes: number of classes.
         num_query: queries with learned reference points.
         num_propagated: queries taken from the memory; on the first frame of a scene their reference points are
@@ -72,7 +77,14 @@ class OrionHead(QueryHead):
         self.reg_branches = nn.ModuleList([regress] * size.depth)
 
     def initial_memory(self, batch: int) -> Memory:
-        """Memory of the first frame of a scene."""
+        """Memory of the first frame of a scene.
+
+        Args:
+            batch: number of samples B.
+
+        Returns:
+            The memory.
+        """
         pseudo_references = self.bounds.new_zeros(0, 1, 3)
         if self.num_propagated:
             pseudo_references = denormalize_points(self.pseudo_reference_points.weight, self.bounds)[:, None]

@@ -36,11 +36,15 @@ class Orion(nn.Module):
         hidden: width of the MLPs of both decoders.
         depth: layers of both decoders.
         dropout: dropout rate of both decoders.
-        num_query: see `OrionHead`, as are num_propagated and position_init_queries.
+        num_query: see `OrionHead`.
+        num_propagated: see `OrionHead`.
         memory_length: queries in the memory of each head.
+        position_init_queries: see `OrionHead`.
         temporal: use the memory.
         num_remembered: queries of a frame that each head adds to its memory.
-        num_lane: see `OrionHeadM`, as are one_to_many and num_points.
+        num_lane: see `OrionHeadM`.
+        one_to_many: see `OrionHeadM`.
+        num_points: see `OrionHeadM`.
         num_classes: classes of boxes.
         num_line_classes: classes of lines.
         num_depths: depths per pixel in the position encoding.
@@ -48,7 +52,8 @@ class Orion(nn.Module):
         position_range: range of the points on pixel rays: minimum x, y, z and maximum x, y, z in meters.
         pc_range: range of box centers and line points, likewise.
         dn_groups: denoising copies per box, see `denoising_queries`; 0 for no denoising.
-        dn_noise_scale: see `denoising_queries`, as is dn_split.
+        dn_noise_scale: see `denoising_queries`.
+        dn_split: see `denoising_queries`.
         num_detections: number of decoded boxes.
         score_threshold: smallest score of a decoded box.
         post_center_range: range of the centers of decoded boxes.
@@ -115,7 +120,9 @@ class Orion(nn.Module):
             gt_boxes: `(B, M, 9)`, ground-truth boxes, for denoising in training; ignored in evaluation.
             gt_labels: `(B, M)`.
             gt_mask: `(B, M)` bool, False for padding.
-            ego_pose: see `FramePose`, as are timestamp and scene; read only with `temporal`.
+            ego_pose: see `FramePose`, as for the next two; read only with `temporal`.
+            timestamp: `(B,)` float64, seconds.
+            scene: `(B,)` integer.
 
         Returns:
             A dict of

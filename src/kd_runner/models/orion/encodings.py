@@ -8,12 +8,21 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 NUM_FREQUENCIES = 6
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """Logit log(x / (1 - x)), with x and 1 - x clamped to at least `eps` so that the result is finite."""
+    """Logit log(x / (1 - x)), with x and 1 - x clamped to at least `eps` so that the result is finite.
+
+    Args:
+        x: any shape; values outside 0..1 count as the nearer end.
+        eps: lower bound of x and of 1 - x.
+
+    Returns:
+        The same shape.
+    """
     x = x.clamp(0.0, 1.0)
     return (x.clamp(min=eps) / (1.0 - x).clamp(min=eps)).log()
 
@@ -62,5 +71,32 @@ def normalize_points(points: Tensor, bounds: Tensor) -> Tensor:
 
 
 def denormalize_points(points: Tensor, bounds: Tensor) -> Tensor:
-    """Inverse of `normalize_points`: coordinates in 0..1 to meters."""
+    """Inverse of `normalize_points`: coordinates in 0..1 to meters.
+
+    Args:
+        points: `(..., 3)`.
+        bounds: `(6,)`, minimum x, y, z and maximum x, y, z in meters.
+
+    Returns:
+        `(..., 3)`, meters.
+    """
     return points * (bounds[3:] - bounds[:3]) + bounds[:3]
+
+
+def sincos_position_table(side: int, dim: int) -> Tensor:
+    """Initial position table: sines and cosines of column and row, with wavelengths from 4 tokens to 8 grid sides.
+
+    As in MAE (He et al. 2022). Initialized with small noise instead, a ViT needs hundreds of steps to learn the column
+    of a token.
+
+    Args:
+        side: rows and columns of the grid.
+        dim: channels; those beyond a multiple of four are zero.
+
+    Returns:
+        `(side * side, dim)`.
+    """
+    angle_rad = torch.arange(side)[:, None] * torch.logspace(0, -1, dim // 4, 2 * side) * (torch.pi / 2)
+    axis = torch.cat((angle_rad.sin(), angle_rad.cos()), dim=-1)
+    table = torch.cat((axis.repeat(side, 1), axis.repeat_interleave(side, dim=0)), dim=-1)
+    return F.pad(table, (0, dim - table.shape[-1]))

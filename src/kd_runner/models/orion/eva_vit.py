@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
+from kd_runner.models.orion.encodings import sincos_position_table
 from kd_runner.models.orion.rope import rope_tables, rotate
 from kd_runner.models.orion.windows import join_windows, split_windows
 
@@ -76,25 +77,6 @@ class Attention(nn.Module):
         return self.proj(self.head_outputs(out.transpose(1, 2).flatten(2)))
 
 
-def sincos_position_table(side: int, dim: int) -> Tensor:
-    """Initial position table: sines and cosines of column and row, with wavelengths from 4 tokens to 8 grid sides.
-
-    As in MAE (He et al. 2022). Initialized with small noise instead, a ViT needs hundreds of steps to learn the column
-    of a token.
-
-    Args:
-        side: rows and columns of the grid.
-        dim: channels; those beyond a multiple of four are zero.
-
-    Returns:
-        `(side * side, dim)`.
-    """
-    angle_rad = torch.arange(side)[:, None] * torch.logspace(0, -1, dim // 4, 2 * side) * (torch.pi / 2)
-    axis = torch.cat((angle_rad.sin(), angle_rad.cos()), dim=-1)
-    table = torch.cat((axis.repeat(side, 1), axis.repeat_interleave(side, dim=0)), dim=-1)
-    return F.pad(table, (0, dim - table.shape[-1]))
-
-
 class SwiGlu(nn.Module):
     """w3(LayerNorm(SiLU(w1 x) * w2 x)). The norm is over the hidden units, so removing one changes the others.
 
@@ -111,6 +93,14 @@ class SwiGlu(nn.Module):
         self.w3 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the MLP to each token.
+
+        Args:
+            x: `(..., dim)`.
+
+        Returns:
+            The same shape.
+        """
         return self.w3(self.ffn_ln(F.silu(self.w1(x)) * self.w2(x)))
 
 
@@ -144,7 +134,15 @@ class Block(nn.Module):
         self.token_mask = nn.Identity()
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """Apply the block to `x (B, H, W, dim)`; `rope` as in `Attention.forward`."""
+        """Apply the block.
+
+        Args:
+            x: `(B, H, W, dim)`.
+            rope: as in `Attention.forward`.
+
+        Returns:
+            The same shape.
+        """
         if self.token_mask._forward_hooks:
             self.token_mask(self._token_mask(x))
         # Checkpointed inside the block, so that a hook on the block is not called again by the recomputation.

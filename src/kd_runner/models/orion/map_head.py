@@ -19,10 +19,14 @@ class OrionHeadM(QueryHead):
     to `one_to_many` of them (Jia et al. 2023, "H-DETR", arXiv 2207.13080). The two groups do not attend to each other.
 
     Args:
-        position_layers: see `QueryHead`, as are in_channels, size, bounds and num_points.
+        position_layers: see `QueryHead`, as for the next three and `num_points`.
+        in_channels: channels of image tokens.
+        size: size of the decoder.
+        bounds: `(6,)`, in meters.
         num_classes: number of classes of lines.
         num_lane: one-to-one queries.
         one_to_many: one-to-many queries per one-to-one query.
+        num_points: points of a line.
         memory_length: lines in the memory.
     """
 
@@ -41,7 +45,14 @@ class OrionHeadM(QueryHead):
         self.reg_branches = nn.ModuleList([regress] * size.depth)
 
     def initial_memory(self, batch: int) -> Memory:
-        """Memory of the first frame of a scene."""
+        """Memory of the first frame of a scene.
+
+        Args:
+            batch: number of samples B.
+
+        Returns:
+            The memory.
+        """
         return initial_memory(batch, self.dim, self.memory_length, self.bounds.new_zeros(0, self.num_points, 3))
 
     def forward(

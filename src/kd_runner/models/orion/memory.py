@@ -31,6 +31,9 @@ def initial_memory(batch: int, dim: int, length: int, pseudo_references: Tensor)
         dim: channels of a query.
         length: number M of queries.
         pseudo_references: `(P, points, 3)`, meters; they get an identity motion.
+
+    Returns:
+        The queue.
     """
     count, points = pseudo_references.shape[:2]
     identity = torch.eye(4, device=pseudo_references.device).expand(count, -1, -1)
@@ -53,6 +56,9 @@ def push_queries(memory: Memory, queries: Tensor, references: Tensor, scores: Te
         references: `(B, Q, points, 3)`, their predicted points in meters.
         scores: `(B, Q)`, the larger the better.
         num_queries: number of queries to store; all are stored if Q is smaller.
+
+    Returns:
+        A queue of M queries.
     """
     best = scores.argsort(dim=1, descending=True, stable=True)[:, :num_queries, None]
     embedding = queries.take_along_dim(best, dim=1)
@@ -77,6 +83,9 @@ def transform_memory(memory: Memory, motion: Tensor, elapsed_s: Tensor) -> Memor
         motion: `(B, 4, 4)`, LiDAR frame of the last frame to that of the next; float64, which keeps the products out
             of autocast and TF32.
         elapsed_s: `(B,)`, seconds between the frames.
+
+    Returns:
+        The queue in the next frame.
     """
     rotation, translation = motion[:, None, :3, :3].transpose(-1, -2), motion[:, None, None, :3, 3]
     references = memory.references.double() @ rotation + translation
@@ -89,7 +98,16 @@ def transform_memory(memory: Memory, motion: Tensor, elapsed_s: Tensor) -> Memor
 
 
 def select_rows(rows: Tensor, memory: Memory, other: Memory) -> Memory:
-    """`memory` for the samples where `rows (B,)` is True, `other` for the rest."""
+    """Choose between two memories sample by sample.
+
+    Args:
+        rows: `(B,)` bool.
+        memory: for the samples where `rows` is True.
+        other: for the rest.
+
+    Returns:
+        The memory of the batch.
+    """
 
     def select(one: Tensor, two: Tensor) -> Tensor:
         return torch.where(rows.view(-1, *[1] * (one.dim() - 1)), one, two)

@@ -51,7 +51,15 @@ class MotionLayerNorm(nn.Module):
             nn.init.constant_(layer.bias, bias)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Normalize `x (..., dim)` with `condition (..., condition_dim)`."""
+        """Normalize.
+
+        Args:
+            x: `(..., dim)`.
+            condition: `(..., condition_dim)`.
+
+        Returns:
+            `(..., dim)`.
+        """
         condition = self.reduce(condition)
         return self.gamma(condition) * F.layer_norm(x, x.shape[-1:]) + self.beta(condition)
 
@@ -62,6 +70,9 @@ def build_position_layers(dim: int, num_points: int) -> dict[str, nn.Module]:
     Args:
         dim: channels of queries.
         num_points: reference points per query.
+
+    Returns:
+        Name to layer.
     """
     return {
         "query_pos": position_mlp(2 * NUM_FREQUENCIES * 3 * num_points, dim, dim),
@@ -114,7 +125,14 @@ class QueryHead(nn.Module):
         return self._encode_references(references) + self.time_embedding(time_encoding(age_s, self.dim))
 
     def encode_memory_positions(self, memory: Memory) -> Tensor:
-        """Position encodings `(B, M, dim)` of the queries in the memory."""
+        """Position encodings of the queries in the memory.
+
+        Args:
+            memory: of M queries.
+
+        Returns:
+            `(B, M, dim)`.
+        """
         motion = torch.cat((memory.age_s, memory.motion[..., :3, :].flatten(-2)), dim=-1)
         references = self._encode_references(normalize_points(memory.references, self.bounds))
         positions = self.ego_pose_pe(references, nerf_encoding(motion))

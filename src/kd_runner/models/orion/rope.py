@@ -35,7 +35,15 @@ def rope_tables(
 
 
 def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate the channel pairs of `x (..., tokens, head_dim)` by the tables, computed in float32 or wider."""
+    """Rotate channel pairs by the tables, computed in float32 or wider.
+
+    Args:
+        x: `(..., tokens, head_dim)`.
+        rope: two tables `(tokens, head_dim)`, see `rope_tables`.
+
+    Returns:
+        The shape and dtype of `x`.
+    """
     cos, sin = rope
     rotated = torch.stack((-x[..., 1::2], x[..., 0::2]), dim=-1).flatten(-2)
     return (x * cos + rotated * sin).to(x.dtype)

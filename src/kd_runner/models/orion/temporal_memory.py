@@ -61,6 +61,9 @@ class TemporalMemory:
         Args:
             pose: poses of the current batch.
             initial: memories of a first frame, one per head.
+
+        Returns:
+            Memories, one per head.
         """
         if self._last is None:
             return initial
@@ -75,5 +78,10 @@ class TemporalMemory:
         )
 
     def write(self, pose: FramePose, memories: tuple[Memory, ...]) -> None:
-        """Store the memories after the frames of `pose`, one per head."""
+        """Store memories for the next batch.
+
+        Args:
+            pose: poses of the current batch.
+            memories: after its frames, one per head.
+        """
         self._last = pose, memories

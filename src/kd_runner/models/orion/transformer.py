@@ -73,7 +73,18 @@ class ResidualAttention(nn.Module):
     def forward(
         self, x: Tensor, x_pos: Tensor, source: Tensor, source_pos: Tensor, attn_mask: Tensor | None = None
     ) -> Tensor:
-        """`x`, `x_pos (B, Q, dim)`; `source`, `source_pos (B, K, dim)`; `attn_mask` see `PackedAttention`."""
+        """Attend from x to the source.
+
+        Args:
+            x: `(B, Q, dim)`.
+            x_pos: `(B, Q, dim)`.
+            source: `(B, K, dim)`.
+            source_pos: `(B, K, dim)`.
+            attn_mask: see `PackedAttention`.
+
+        Returns:
+            `(B, Q, dim)`.
+        """
         return x + self.dropout(self.attn(x + x_pos, source + source_pos, source, attn_mask))
 
 
@@ -94,6 +105,14 @@ class ResidualFeedForward(nn.Module):
         nn.init.xavier_uniform_(linear2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the MLP to each vector.
+
+        Args:
+            x: `(..., dim)`.
+
+        Returns:
+            The same shape.
+        """
         return x + self._layers(x)
 
 
@@ -126,7 +145,20 @@ class DecoderLayer(nn.Module):
         self, x: Tensor, x_pos: Tensor, tokens: Tensor, tokens_pos: Tensor,
         memory: Tensor, memory_pos: Tensor, attn_mask: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        """See `QueryDecoder.forward`; returns `(B, Q, dim)`."""
+        """Update the queries.
+
+        Args:
+            x: see `QueryDecoder.forward`, as are the others.
+            x_pos: `(B, Q, dim)`.
+            tokens: `(B, T, dim)`.
+            tokens_pos: `(B, T, dim)`.
+            memory: `(B, M, dim)`.
+            memory_pos: `(B, M, dim)`.
+            attn_mask: bool, or None.
+
+        Returns:
+            `(B, Q, dim)`.
+        """
         self_attn, norm1, cross_attn, norm2, feed_forward, norm3 = self.transformer_layers
         keys, keys_pos = torch.cat((x, memory), dim=1), torch.cat((x_pos, memory_pos), dim=1)
         x = norm1(self_attn(x, x_pos, keys, keys_pos, attn_mask))
@@ -175,18 +207,45 @@ class QueryDecoder(nn.Module):
 
 
 class Transformer(nn.Module):
-    """`QueryDecoder` under the parameter prefix of the checkpoints, `transformer.query_decoder.`."""
+    """`QueryDecoder` under the parameter prefix of the checkpoints, `transformer.query_decoder.`.
+
+    Args:
+        dim: see `QueryDecoder`, as are the others.
+        num_heads: attention heads.
+        hidden: width of the MLPs.
+        depth: number of layers.
+        dropout: dropout rate.
+    """
 
     def __init__(self, dim: int, num_heads: int, hidden: int, depth: int, dropout: float):
         super().__init__()
         self.query_decoder = QueryDecoder(dim, num_heads, hidden, depth, dropout)
 
     def forward(self, *args: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """See `QueryDecoder.forward`.
+
+        Args:
+            *args: the tensors, in its order.
+            attn_mask: as there.
+
+        Returns:
+            `(depth, B, Q, dim)`.
+        """
         return self.query_decoder(*args, attn_mask=attn_mask)
 
 
 def branch(dim: int, out: int, norm: bool, num_hidden: int = 2) -> nn.Sequential:
-    """Output branch: `num_hidden` times (Linear, optional LayerNorm, ReLU), then Linear to `out` channels."""
+    """Output branch: several times Linear, optional LayerNorm, ReLU, then Linear.
+
+    Args:
+        dim: channels of the input and of the hidden layers.
+        out: channels of the output.
+        norm: with LayerNorm.
+        num_hidden: number of hidden layers.
+
+    Returns:
+        The layers.
+    """
     layers: list[nn.Module] = []
     for _ in range(num_hidden):
         layers.append(nn.Linear(dim, dim))
@@ -201,6 +260,14 @@ def position_mlp(in_dim: int, hidden: int, dim: int) -> nn.Sequential:
 
     Xavier weights: with torch's default initialization the encodings of different positions are so similar that
     attention starts almost uniform.
+
+    Args:
+        in_dim: channels of the encoded position.
+        hidden: channels of the hidden layer.
+        dim: channels of the output.
+
+    Returns:
+        The layers.
     """
     mlp = nn.Sequential(nn.Linear(in_dim, hidden), nn.ReLU(), nn.Linear(hidden, dim))
     for weight in (mlp[0].weight, mlp[2].weight):

@@ -21,7 +21,16 @@ def split_windows(x: Tensor, size: int) -> Tensor:
 
 
 def join_windows(windows: Tensor, height: int, width: int) -> Tensor:
-    """Inverse of `split_windows`: `(B * windows, size, size, C)` to `(B, height, width, C)` without the padding."""
+    """Inverse of `split_windows`; the padding is cut off.
+
+    Args:
+        windows: `(B * windows, size, size, C)`.
+        height: rows of the grid.
+        width: columns of the grid.
+
+    Returns:
+        `(B, height, width, C)`.
+    """
     size = windows.shape[1]
     rows, columns = -(-height // size), -(-width // size)
     x = windows.unflatten(0, (-1, rows, columns)).transpose(2, 3)

@@ -44,6 +44,14 @@ class ASPP(nn.Module):
         self.project = Conv2dNormActivation((len(rates) + 2) * channels, channels, kernel_size=1)
 
     def forward(self, feature: Tensor) -> Tensor:
+        """Pool the context of each pixel.
+
+        Args:
+            feature: (B, in_channels, h, w).
+
+        Returns:
+            (B, channels, h, w).
+        """
         context = [branch(feature) for branch in self.branches]
         context.append(self.pooled(feature).expand_as(context[0]))
         return self.project(torch.cat(context, dim=1))
@@ -104,6 +112,14 @@ class MobileNetV3ASPP(nn.Module):
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Conv2d(aspp_channels, num_classes, 1))
 
     def forward(self, image: Tensor) -> Tensor:
+        """Classify pixels.
+
+        Args:
+            image: (B, 3, H, W).
+
+        Returns:
+            Logits (B, num_classes, H, W).
+        """
         low = self.features[: LOW + 1](image)
         mid = self.features[LOW + 1 : MID + 1](low)
         context = self.aspp(self.features[MID + 1 :](mid))
