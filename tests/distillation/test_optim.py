@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from kd_runner.distillation.optim import layer_factors, parameter_groups, scale_rates, warmup_cosine
+from kd_runner.distillation.optim import layer_factors, multistep, parameter_groups, scale_rates, warmup_cosine
 from kd_runner.errors import ConfigError
 from kd_runner.models.orion.eva_vit import EvaViT
 from kd_runner.pruning.surgery import cut
@@ -148,3 +148,18 @@ def test_schedule_and_pruning_keep_the_ratios() -> None:
 def test_wrong_layer_decay_is_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         layer_factors(vit(), **options)
+
+
+def test_multistep_divides_the_rate_at_the_end_of_epochs() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.05)
+    schedule = multistep(optimizer, total_steps=240 * 3, epochs=240, milestones=[150, 180, 210])
+    rates = {}
+    for step in range(240 * 3):
+        rates[step] = optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        schedule.step()
+    changes = [step for step in range(1, 720) if rates[step] != rates[step - 1]]
+    assert changes == [450, 540, 630]  # 3 steps an epoch
+    assert [rates[step] for step in (0, *changes)] == pytest.approx([5e-2, 5e-3, 5e-4, 5e-5])
+    with pytest.raises(ValueError, match="in rising order"):
+        multistep(optimizer, 10, 5, [3, 2])

@@ -9,6 +9,7 @@ from PIL import Image
 from torchvision.datasets import VOCSegmentation
 
 from kd_runner.synthetic import mini_voc
+from kd_runner.synthetic.digits import Sources
 
 SMALL = {"num_train": 3, "num_val": 2, "num_unlabeled": 2, "num_teacher": 2, "size": 48}
 
@@ -71,7 +72,7 @@ def test_a_longer_list_begins_with_the_shorter_one(tmp_path: Path) -> None:
 
 
 def test_validation_shares_no_digit_with_training() -> None:
-    train, val = mini_voc._Sources(held_out=False), mini_voc._Sources(held_out=True)
+    train, val = Sources(held_out=False), Sources(held_out=True)
     assert len(train.digits) + len(val.digits) == 1797
     assert set(train.labels) == set(val.labels) == set(range(10))
     assert train.photographs.parts[0].width + val.photographs.parts[0].width == 640

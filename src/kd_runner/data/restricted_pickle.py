@@ -35,11 +35,12 @@ class _Unpickler(pickle.Unpickler):
         return super().find_class(module.replace("numpy._core.", "numpy.core.").replace("numpy.core.", core), name)
 
 
-def load(path: str | Path) -> Any:
+def load(path: str | Path, encoding: str = "ASCII") -> Any:
     """Content of a pickle file of builtins and numpy arrays.
 
     Args:
         path: of the file.
+        encoding: of text that Python 2 wrote; its numpy arrays are read with `latin1`.
 
     Raises:
         ValueError: the file is missing, damaged, or names anything but plain data; nothing of it has run then.
@@ -47,7 +48,7 @@ def load(path: str | Path) -> Any:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            return _Unpickler(file).load()
+            return _Unpickler(file, encoding=encoding).load()
     except FileNotFoundError:
         raise ValueError(f"there is no {path}") from None
     except Exception as error:  # a damaged pickle raises nearly anything

@@ -94,3 +94,22 @@ def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup_steps: int = 0,
         return final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
     return LambdaLR(optimizer, factor)
+
+
+def multistep(
+    optimizer: Optimizer, total_steps: int, epochs: int, milestones: Sequence[float], factor: float = 0.1
+) -> LambdaLR:
+    """A learning rate that is multiplied by `factor` at the end of each of some epochs.
+
+    Args:
+        total_steps: optimizer steps of the whole run.
+        epochs: epochs of the whole run.
+        milestones: epochs, in rising order.
+
+    Raises:
+        ValueError: the milestones do not rise.
+    """
+    if list(milestones) != sorted(set(milestones)) or (milestones and milestones[0] <= 0):
+        raise ValueError(f"milestones={list(milestones)}: epochs above 0 in rising order")
+    steps = [round(milestone * total_steps / epochs) for milestone in milestones]
+    return LambdaLR(optimizer, lambda step: factor ** sum(step >= reached for reached in steps))

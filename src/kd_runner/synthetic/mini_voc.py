@@ -18,10 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from kd_runner.data.voc.dataset import VOID, voc_palette
-from kd_runner.synthetic.photographs import Photographs
+from kd_runner.synthetic.digits import Sources, dim, silhouette, surface
 from kd_runner.synthetic.writing import write_checked
 
 Array = NDArray[np.uint8]
@@ -32,7 +31,6 @@ CLASS_NAMES = ("background", *(f"digit {digit}" for digit in range(10)))
 FORMAT = 1
 
 _SPLITS = {"train": 0, "val": 1, "unlabeled": 2, "teacher": 3}
-_VAL_DIGITS = 540  # of 1,797
 
 
 def write(
@@ -73,7 +71,7 @@ def write(
 def _write_files(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:
     for name in ("JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
-    sources = {held_out: _Sources(held_out) for held_out in (False, True)}
+    sources = {held_out: Sources(held_out) for held_out in (False, True)}
     palette = voc_palette().tobytes()
     lists = {}
     for split, number in _SPLITS.items():
@@ -93,22 +91,9 @@ def _write_files(folder: Path, counts: dict[str, int], size: int, seed: int) -> 
         (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("".join(f"{n}\n" for n in names))
 
 
-class _Sources:
-    """Digits and photograph parts for the scenes of training or, with `held_out`, of validation."""
-
-    def __init__(self, held_out: bool) -> None:
-        digits = load_digits()
-        # A fixed order, whatever the seed: no seed may move a validation digit into training.
-        order = np.random.default_rng(0).permutation(len(digits.target))
-        chosen = order[:_VAL_DIGITS] if held_out else order[_VAL_DIGITS:]
-        self.digits = (digits.images[chosen] * (255 / 16)).astype(np.uint8)
-        self.labels = digits.target[chosen]
-        self.photographs = Photographs(held_out)
-
-
-def _scene(sources: _Sources, size: int, random: np.random.Generator) -> tuple[Array, Array, Array]:
+def _scene(sources: Sources, size: int, random: np.random.Generator) -> tuple[Array, Array, Array]:
     """Image (H, W, 3), class labels (H, W) and instance numbers (H, W), the last two with the void contour."""
-    image = _dim(sources.photographs.patch(size, size, random), random)
+    image = dim(sources.photographs.patch(size, size, random), random)
     classes = np.zeros((size, size), np.uint8)
     instances = np.zeros((size, size), np.uint8)
     squares: list[tuple[int, int, int]] = []
@@ -121,10 +106,10 @@ def _scene(sources: _Sources, size: int, random: np.random.Generator) -> tuple[A
         chosen = int(random.integers(len(sources.digits)))
         # One pixel wider than the image on each side, so that the contour can be cut like the object.
         canvas = np.zeros((size + 2, size + 2), bool)
-        canvas[top + 1 : top + 1 + side, left + 1 : left + 1 + side] = _silhouette(sources.digits[chosen], side, random)
+        canvas[top + 1 : top + 1 + side, left + 1 : left + 1 + side] = silhouette(sources.digits[chosen], side, random)
         contour = _dilate(canvas)[1:-1, 1:-1]
         body = canvas[1:-1, 1:-1]
-        image[body] = _surface(sources.photographs.patch(size, size, random), random)[body]
+        image[body] = surface(sources.photographs.patch(size, size, random), random)[body]
         for labels, value in ((classes, int(sources.labels[chosen]) + 1), (instances, instance)):
             labels[contour] = VOID
             labels[body] = value
@@ -145,24 +130,6 @@ def _free_square(
         if max(overlaps, default=0.0) < 0.2:
             return top, left, side
     return None
-
-
-def _surface(patch: Array, random: np.random.Generator) -> Array:
-    """A light tint with the texture of a photograph."""
-    texture = patch - patch.mean((0, 1))
-    return np.clip(random.uniform(150, 255, size=3) + 0.5 * texture, 0, 255).astype(np.uint8)
-
-
-def _silhouette(digit: Array, side: int, random: np.random.Generator) -> NDArray[np.bool_]:
-    """The strokes of an 8 x 8 digit as a smooth mask (side, side), rotated by up to 12 degrees."""
-    grown = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
-    turned = grown.rotate(random.uniform(-12, 12), Image.Resampling.BILINEAR)
-    return np.asarray(turned) > 80
-
-
-def _dim(patch: Array, random: np.random.Generator) -> Array:
-    """The patch at 35 to 65 % of its brightness, random per channel."""
-    return (patch * random.uniform(0.35, 0.65, size=3)).astype(np.uint8)
 
 
 def _dilate(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
