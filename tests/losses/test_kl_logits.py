@@ -132,3 +132,14 @@ def test_what_does_not_fit_is_named(teacher: tuple, mask: tuple | None, message:
 def test_temperature_must_be_positive(temperature: float) -> None:
     with pytest.raises(ValueError, match="temperature must be above 0, not"):
         KLLogits(temperature)
+
+
+def test_resize_compares_at_the_students_own_size() -> None:
+    """As if the teacher's logits had been resized before; of the mask every second pixel of both sides counts."""
+    student, teacher = maps(2, 5, 4, 4, seed=1), maps(2, 5, 2, 2, seed=2)
+    mask = maps(2, 8, 8, seed=3) > 0
+    value = KLLogits(2.0, resize=True)(student, teacher, mask)
+    resized = torch.nn.functional.interpolate(teacher, (4, 4), mode="bilinear", align_corners=False)
+    assert torch.equal(value, KLLogits(2.0)(student, resized, mask[:, 1::2, 1::2]))
+    with pytest.raises(ValueError, match="spatial mismatch"):
+        KLLogits(2.0)(student, teacher)

@@ -71,3 +71,19 @@ def test_plain_classification(logits: Tensor) -> None:
 def test_sizes_that_differ_are_named(logits: Tensor) -> None:
     with pytest.raises(ValueError, match=r"spatial mismatch: logits \(2, 5, 4, 6\), target \(2, 8, 12\)"):
         CrossEntropy()(logits, torch.zeros(2, 8, 12, dtype=torch.long))
+
+
+def test_upsample_is_the_cross_entropy_of_the_upsampled_logits() -> None:
+    """Also where some images have no label: they are left out, with a gradient of exactly 0."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 5, 2, 2, generator=generator, requires_grad=True)
+    target = torch.randint(5, (3, 8, 8), generator=generator)
+    target[1] = 255
+    large = torch.nn.functional.interpolate(logits, (8, 8), mode="bilinear", align_corners=False)
+    torch.nn.functional.cross_entropy(large, target, ignore_index=255).backward()
+    expected, logits.grad = logits.grad, None
+    CrossEntropy(upsample=True)(logits, target).backward()
+    torch.testing.assert_close(logits.grad, expected)
+    assert (logits.grad[1] == 0).all()
+    with pytest.raises(ValueError, match="spatial mismatch"):
+        CrossEntropy()(logits, target)

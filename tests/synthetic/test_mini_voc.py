@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torchvision.datasets import VOCSegmentation
 
 from kd_runner.synthetic import mini_voc
 from kd_runner.synthetic.digits import Sources
+from kd_runner.synthetic.letters import LETTERS
 
 SMALL = {"num_train": 3, "num_val": 2, "num_unlabeled": 2, "num_teacher": 2, "size": 48}
 
@@ -109,7 +111,17 @@ def test_other_content_is_refused(tmp_path: Path) -> None:
         mini_voc.write(tmp_path / "mini", **SMALL, seed=1)
 
 
-@pytest.mark.parametrize("wrong", [{"num_val": -1}, {"size": 16}])
-def test_arguments_out_of_range_are_named(tmp_path: Path, wrong: dict[str, int]) -> None:
+def test_objects_have_the_size_and_number_that_is_asked_for(tmp_path: Path) -> None:
+    folder = mini_voc.write(tmp_path / "mini", **SMALL, side=[0.9, 1.0], max_objects=1, objects="letters")
+    for path in (folder / "SegmentationObject").iterdir():
+        instances = np.asarray(Image.open(path))
+        assert set(np.unique(instances)) - {mini_voc.VOID} == {0, 1}
+        rows = np.flatnonzero((instances == 1).any(1))
+        assert rows[-1] - rows[0] > 0.6 * 48  # a letter fills the height of its square
+    assert len(set(LETTERS)) == len(LETTERS) == 30
+
+
+@pytest.mark.parametrize("wrong", [{"num_val": -1}, {"size": 16}, {"side": [0.9, 0.5]}, {"objects": "shapes"}])
+def test_arguments_out_of_range_are_named(tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         mini_voc.write(tmp_path / "mini", **{**SMALL, **wrong})

@@ -15,6 +15,7 @@ from torch import nn
 
 from kd_runner.config import hardware
 from kd_runner.config.recorder import teacher_recorder
+from kd_runner.data.images import keep_in_memory
 from kd_runner.data.module import DataModule
 from kd_runner.data.views import FixedAugmentations
 from kd_runner.distillation import checkpoints, student_file
@@ -51,6 +52,7 @@ def data(cfg: DictConfig) -> DataModule:
     """The data module; writes embedded data first where `data.prepare` says how."""
     if cfg.data.prepare is not None:
         instantiate_checked(cfg.data.prepare, "data.prepare")
+    keep_in_memory(cfg.data.get("images_in_memory_mb") or 0)
     settings = set(inspect.signature(DataModule).parameters) - {"train", "val", "unlabeled", "seed", "accumulate"}
     unlabeled = cfg.data.unlabeled if cfg.kd.enabled else None
     return DataModule(
@@ -66,7 +68,9 @@ def data(cfg: DictConfig) -> DataModule:
 def training_samples(cfg: DictConfig, part: str) -> Any:
     """The dataset of `data.train` or `data.unlabeled`, in a few fixed views where the teacher's answers are kept."""
     samples, cache = instantiate_checked(cfg.data[part], f"data.{part}"), cfg.kd.teacher_cache
-    return FixedAugmentations(samples, cache.views) if cache.enabled and cache.views is not None else samples
+    if not cache.enabled or cache.views is None:
+        return samples
+    return FixedAugmentations(samples, cache.views, cache.memory_mb)
 
 
 def net(cfg: DictConfig, role: str) -> nn.Module:

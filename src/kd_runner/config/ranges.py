@@ -42,6 +42,8 @@ RANGES: dict[str, tuple[Callable[[Any], bool], bool, str]] = {
     "kd.alpha": (_number(0, 1), True, "the fraction of distillation, 0..1, or null"),
     "kd.teacher_cache.views": (_int_from(1), True, "a whole number from 1, or null for transforms that are not random"),
     "kd.teacher_cache.map_dtype": (lambda v: v in ("float16", "float32"), False, "float16 or float32"),
+    "kd.teacher_cache.memory_mb": (_number(0), False, "megabytes, from 0"),
+    "data.images_in_memory_mb": (_number(0), True, "megabytes, from 0"),
     "seed": (_int_from(0), False, "a whole number from 0"),
     "seeds": (
         lambda v: isinstance(v, list) and bool(v) and all(map(_int_from(0), v)) and len(set(v)) == len(v),

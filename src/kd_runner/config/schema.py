@@ -48,6 +48,7 @@ class TeacherCache:
     enabled: bool = MISSING
     views: int | None = MISSING
     map_dtype: str = MISSING
+    memory_mb: float = MISSING
 
 
 @dataclass

@@ -10,6 +10,20 @@ from PIL import Image
 _BITS_8 = {"1", "L", "P", "LA", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
 
 
+_kept: dict[tuple[Path, str | None], NDArray[np.uint8]] = {}
+_room = 0  # bytes that may still be kept
+
+
+def keep_in_memory(megabytes: float) -> None:
+    """Decoded pixels of the files that are read from now on stay in memory, up to so many MB in each process.
+
+    What was kept before is forgotten. A file that changes afterwards is not read again.
+    """
+    global _room
+    _kept.clear()
+    _room = int(megabytes * 1e6)
+
+
 def read_rgb(file: Path) -> NDArray[np.uint8]:
     """Pixels (H, W, 3) of an 8-bit image file of any kind.
 
@@ -50,6 +64,19 @@ def require_files(folder: Path, names: Iterable[str], listed_in: str) -> None:
 
 
 def _read(file: Path, mode: str | None) -> NDArray[np.uint8]:
+    """Pixels of a file, the caller's own copy."""
+    global _room
+    pixels = _kept.get((file, mode))
+    if pixels is None:
+        pixels = _decode(file, mode)
+        if pixels.nbytes > _room:
+            return pixels
+        _room -= pixels.nbytes
+        _kept[file, mode] = pixels
+    return pixels.copy()
+
+
+def _decode(file: Path, mode: str | None) -> NDArray[np.uint8]:
     try:
         with Image.open(file) as image:
             if image.mode not in _BITS_8:  # converting would clip the values

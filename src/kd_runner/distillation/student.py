@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kd_runner.distillation.checkpoints import load
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.loss_terms import LossTerm
 from kd_runner.distillation.module import Distiller
@@ -33,6 +34,22 @@ def copy_weights(student: nn.Module, teacher: nn.Module) -> None:
         student.load_state_dict(teacher.state_dict())
     except RuntimeError as error:
         raise ConfigError(f"student.init: student.net must equal teacher.net (prune it afterwards): {error}") from error
+
+
+def load_part(student: nn.Module, teacher: nn.Module, *, part: str, file: str) -> None:
+    """`student.init`: start one part of the net, its encoder say, from weights of another task.
+
+    Args:
+        part: path of the part, e.g. `features`.
+        file: a whole net's weights, or the part's by their names within the net.
+
+    Raises:
+        ConfigError: the part does not exist, or names or shapes differ.
+    """
+    module = find_module(student, part, "student.init.part: the student")
+    coverage = load(module, file, key="student.init.file", strip=f"{part}.")
+    if coverage.missing or coverage.wrong_shape:
+        raise ConfigError(f"student.init.file: {file} does not fit {part} of student.net: {coverage}")
 
 
 def share_modules(student: FeatureExtractor, trained: str, teacher: nn.Module | None) -> None:

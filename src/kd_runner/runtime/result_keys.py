@@ -19,6 +19,8 @@ NO_EFFECT = (
     "threads",
     "task.workers",
     "data.num_workers",
+    "data.images_in_memory_mb",
+    "kd.teacher_cache.memory_mb",
     "trainer.log_every_n_steps",
     "trainer.profiler",
     "trainer.enable_progress_bar",

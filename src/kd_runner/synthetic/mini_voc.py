@@ -1,8 +1,8 @@
 """A small data set in the layout of VOC2012, composed of real images.
 
-Every scene is a crop of a photograph with one to three handwritten digits on it; a digit is an object whose
-surface is another, tinted crop of a photograph, so neither color nor texture tells its class: digit d has
-label d + 1, label 0 is the background, 255 the one-pixel contour around each object, as in VOC.
+Every scene is a crop of a photograph with a few handwritten digits on it; a digit is an object whose surface is
+another, tinted crop of a photograph, so neither color nor texture tells its class: digit d has label d + 1, label 0 is
+the background, 255 the one-pixel contour around each object, as in VOC.
 
 Sources, both shipped inside scikit-learn:
 * `load_digits`: 1,797 digits of 8 x 8 pixels (UCI "Optical Recognition of Handwritten Digits", E. Alpaydin
@@ -11,9 +11,14 @@ Sources, both shipped inside scikit-learn:
 
 Validation scenes share no digit and no photograph pixel with any other split. The teacher's scenes come from
 the same digits and photograph halves as `train` and `unlabeled`, but no scene is in two lists.
+
+The same scenes with printed letters in place of the digits (`objects="letters"`) are what the mini student's encoder is
+trained on beforehand, as the published student's is on ImageNet: they tell nothing of the digits.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +26,7 @@ from PIL import Image
 
 from kd_runner.data.voc.dataset import VOID, voc_palette
 from kd_runner.synthetic.digits import Sources, dim, silhouette, surface
+from kd_runner.synthetic.letters import letters
 from kd_runner.synthetic.writing import write_checked
 
 Array = NDArray[np.uint8]
@@ -41,18 +47,24 @@ def write(
     num_unlabeled: int = 1000,
     num_teacher: int = 0,
     size: int = 96,
+    side: Sequence[float] = (0.46, 0.72),
+    max_objects: int = 3,
+    objects: str = "digits",
     seed: int = 0,
 ) -> Path:
     """Write the data set once, see `write_checked`.
 
     `ImageSets/Segmentation` lists `train`, `val`, `trainval`, `unlabeled` (images without a mask file) and `teacher`
-    (images with one). Scene k of a list depends on `seed`, `size`, the list and k alone, so a longer list begins with
-    the shorter one.
+    (images with one). Scene k of a list does not depend on the number of scenes, so a longer list begins with the
+    shorter one.
 
     Args:
         root: folder of the data set.
         num_train, num_val, num_unlabeled, num_teacher: number of images of each list.
         size: height and width of the images in pixels.
+        side: smallest and largest side of an object's square, as fractions of `size`.
+        max_objects: objects of a scene at most; one is left out where it would hide too much of the others.
+        objects: `digits`, or `letters`: see the module's docstring.
         seed: seed of all scenes.
 
     Returns:
@@ -62,23 +74,33 @@ def write(
         ValueError: an argument is out of range, or `root` holds anything else.
     """
     counts = {"train": num_train, "val": num_val, "unlabeled": num_unlabeled, "teacher": num_teacher}
-    arguments = {"format": FORMAT, "size": size, "seed": seed, **{f"num_{k}": v for k, v in counts.items()}}
-    at_least = {"size": 32, **{f"num_{k}": 0 for k in counts}}  # smaller digits cannot be recognized
+    if objects not in ("digits", "letters"):
+        raise ValueError(f"objects={objects}: digits or letters")
+    if len(side) != 2 or not 0.1 <= side[0] <= side[1] <= 1:
+        raise ValueError(f"side={list(side)}: must be the smallest and the largest fraction of the image, 0.1 to 1")
+    scenes = {"size": size, "side": list(side), "max_objects": max_objects, "objects": objects, "seed": seed}
+    new = {"side": [0.46, 0.72], "max_objects": 3, "objects": "digits"}  # data sets from before these arguments count
+    changed = {key: value for key, value in scenes.items() if new.get(key) != value}
+    arguments = {"format": FORMAT, **changed, **{f"num_{k}": v for k, v in counts.items()}}
+    # Smaller digits cannot be recognized.
+    at_least = {"size": 32, "max_objects": 1, **{f"num_{k}": 0 for k in counts}}
     folder = Path("VOCdevkit") / "VOC2012"
-    return write_checked(root, arguments, at_least, lambda new: _write_files(new / folder, counts, size, seed)) / folder
+    return write_checked(root, arguments, at_least, lambda new: _write_files(new / folder, counts, scenes)) / folder
 
 
-def _write_files(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:
+def _write_files(folder: Path, counts: dict[str, int], scenes: dict[str, Any]) -> None:
     for name in ("JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"):
         (folder / name).mkdir(parents=True)
-    sources = {held_out: Sources(held_out) for held_out in (False, True)}
+    sources = {held_out: _sources(held_out, scenes["objects"]) for held_out in (False, True)}
     palette = voc_palette().tobytes()
     lists = {}
     for split, number in _SPLITS.items():
         lists[split] = [f"{split}_{k:05d}" for k in range(counts[split])]
         for k, name in enumerate(lists[split]):
-            random = np.random.default_rng([seed, size, number, k])
-            image, classes, instances = _scene(sources[split == "val"], size, random)
+            random = np.random.default_rng([scenes["seed"], scenes["size"], number, k])
+            image, classes, instances = _scene(
+                sources[split == "val"], scenes["size"], scenes["side"], scenes["max_objects"], random
+            )
             Image.fromarray(image).save(folder / "JPEGImages" / f"{name}.jpg", quality=95)
             if split == "unlabeled":
                 continue
@@ -91,14 +113,24 @@ def _write_files(folder: Path, counts: dict[str, int], size: int, seed: int) -> 
         (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("".join(f"{n}\n" for n in names))
 
 
-def _scene(sources: Sources, size: int, random: np.random.Generator) -> tuple[Array, Array, Array]:
+def _sources(held_out: bool, objects: str) -> Sources:
+    """Digits or letters, and photograph parts, for the scenes of training or, with `held_out`, of validation."""
+    sources = Sources(held_out)
+    if objects == "letters":
+        sources.digits, sources.labels = letters()
+    return sources
+
+
+def _scene(
+    sources: Sources, size: int, side_range: Sequence[float], max_objects: int, random: np.random.Generator
+) -> tuple[Array, Array, Array]:
     """Image (H, W, 3), class labels (H, W) and instance numbers (H, W), the last two with the void contour."""
     image = dim(sources.photographs.patch(size, size, random), random)
     classes = np.zeros((size, size), np.uint8)
     instances = np.zeros((size, size), np.uint8)
     squares: list[tuple[int, int, int]] = []
-    for instance in range(1, int(random.integers(1, 4)) + 1):
-        square = _free_square(squares, size, random)
+    for instance in range(1, int(random.integers(1, max_objects + 1)) + 1):
+        square = _free_square(squares, size, side_range, random)
         if square is None:
             continue
         squares.append(square)
@@ -117,11 +149,11 @@ def _scene(sources: Sources, size: int, random: np.random.Generator) -> tuple[Ar
 
 
 def _free_square(
-    others: list[tuple[int, int, int]], size: int, random: np.random.Generator
+    others: list[tuple[int, int, int]], size: int, side_range: Sequence[float], random: np.random.Generator
 ) -> tuple[int, int, int] | None:
     """Random (top, left, side) of a square that hides little of the others; None after ten attempts."""
     for _ in range(10):
-        side = int(size * random.uniform(0.46, 0.72))
+        side = int(size * random.uniform(*side_range))
         top, left = (int(v) for v in random.integers(0, size - side + 1, size=2))
         overlaps = (
             max(0, min(top + side, t + s) - max(top, t)) * max(0, min(left + side, x + s) - max(left, x)) / (s * s)
