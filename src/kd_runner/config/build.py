@@ -2,18 +2,16 @@
 
 import inspect
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kd_runner.config import hardware
+from kd_runner.config.instantiation import instantiate_checked
 from kd_runner.config.recorder import teacher_recorder
 from kd_runner.data.images import keep_in_memory
 from kd_runner.data.module import DataModule
@@ -29,23 +27,6 @@ from kd_runner.pruning.pruned import Pruned, rebuild
 from kd_runner.runtime.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
-
-
-def instantiate_checked(node: Any, key: str, **more: Any) -> Any:
-    """`instantiate`, with the error of the constructor in one line under the key of the configuration."""
-    try:
-        return instantiate(node, _convert_="all", **more)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, ConfigError):
-            raise cause from error
-        part = re.search(rf"full_key: ({re.escape(key)}\.\S+)", str(error))  # what could not be made may lie within
-        key = key if part is None else part[1]
-        if isinstance(cause, ValueError | TypeError | OSError):
-            raise ConfigError(f"{key}: {cause}") from error
-        if isinstance(cause, ArithmeticError | LookupError | RuntimeError):
-            raise ConfigError(f"{key}: {type(cause).__name__}: {cause}") from error
-        raise
 
 
 def data(cfg: DictConfig) -> DataModule:
