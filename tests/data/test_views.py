@@ -29,10 +29,10 @@ def test_samples_kept_in_memory_are_those_that_would_be_made_again() -> None:
     samples = SeededDataset(kept)
     keys = [(index, seed) for index in range(5) for seed in range(8)]
     for key in keys:
-        ours, theirs = samples[key], plain[key]
-        assert ours.keys() == theirs.keys()
-        for name in ours:
-            assert ours[name].dtype == theirs[name].dtype and torch.equal(ours[name], theirs[name]), name
+        again, made = samples[key], plain[key]
+        assert again.keys() == made.keys()
+        for name in again:
+            assert again[name].dtype == made[name].dtype and torch.equal(again[name], made[name]), name
     assert kept.samples.made == 10 < plain.samples.samples.made == len(keys)
 
 
