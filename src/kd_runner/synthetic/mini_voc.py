@@ -76,14 +76,15 @@ def write(
     counts = {"train": num_train, "val": num_val, "unlabeled": num_unlabeled, "teacher": num_teacher}
     if objects not in ("digits", "letters"):
         raise ValueError(f"objects={objects}: digits or letters")
+    if max_objects < 1:
+        raise ValueError(f"max_objects={max_objects}: must be at least 1")
     if len(side) != 2 or not 0.1 <= side[0] <= side[1] <= 1:
         raise ValueError(f"side={list(side)}: must be the smallest and the largest fraction of the image, 0.1 to 1")
     scenes = {"size": size, "side": list(side), "max_objects": max_objects, "objects": objects, "seed": seed}
     new = {"side": [0.46, 0.72], "max_objects": 3, "objects": "digits"}  # data sets from before these arguments count
     changed = {key: value for key, value in scenes.items() if new.get(key) != value}
     arguments = {"format": FORMAT, **changed, **{f"num_{k}": v for k, v in counts.items()}}
-    # Smaller digits cannot be recognized.
-    at_least = {"size": 32, "max_objects": 1, **{f"num_{k}": 0 for k in counts}}
+    at_least = {"size": 32, **{f"num_{k}": 0 for k in counts}}  # smaller digits cannot be recognized
     folder = Path("VOCdevkit") / "VOC2012"
     return write_checked(root, arguments, at_least, lambda new: _write_files(new / folder, counts, scenes)) / folder
 
