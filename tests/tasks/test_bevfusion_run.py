@@ -70,7 +70,7 @@ def test_every_term_counts(bevfusion, teacher: Path, capfd: pytest.CaptureFixtur
     bevfusion(f"teacher.checkpoint={teacher}", "task=check")
     shown = [line.replace("│", "|").split("|") for line in capfd.readouterr().out.splitlines()]
     rows = {row[1].strip(): [cell.strip() for cell in row[2:-1]] for row in shown if len(row) == 8}
-    terms = {name: row for name, row in rows.items() if row[0] in ("task", "distillation")}
+    terms = {name: row for name, row in rows.items() if row[0] in ("task", "teacher")}
     assert {"transfusion", "crd", "heatmap_mse", "box_response", "label_distillation"} <= set(terms)
     # Nets as raw as these have no query of one class at one place, which box_response compares.
     assert [name for name, row in terms.items() if not float(row[3]) > 0 and name != "box_response"] == []

@@ -77,7 +77,7 @@ def test_the_total_is_the_weighted_sum_of_the_two_sides(orion, teacher: Path, ca
     shown = [line.replace("│", "|").split("|") for line in capfd.readouterr().out.splitlines()]
     rows = {row[1].strip(): [cell.strip() for cell in row[2:-1]] for row in shown if len(row) == 8}
     total = float(rows["total"][2])
-    sides = {"task": 0.3, "distillation": 0.7}
+    sides = {"task": 0.3, "teacher": 0.7}
     terms = [row for row in rows.values() if row[0] in sides]
     assert len(terms) == 6
     assert total == pytest.approx(sum(sides[r[0]] * float(r[1]) * float(r[2]) for r in terms), rel=1e-3)
