@@ -12,7 +12,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 import torch
 
+from tests import quick_hydra
+
 torch.set_num_threads(1)
+quick_hydra.patch()
 
 # Tests of these files start processes of their own, and so does every test that uses `cli`.
 STARTS_PROCESSES = {

@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from hydra import compose, version
@@ -31,7 +31,6 @@ class Composer:
         version.setbase("1.3")
         self.my_kd = my_kd
         self.bases: dict[tuple[str, ...], DictConfig] = {}
-        self.group_defaults: dict[str, DictConfig] = {}
 
     def configurations(self, words: list[str]) -> Iterator[DictConfig]:
         """The configurations of a command: one, or the first and the last point of a sweep."""
@@ -57,14 +56,6 @@ class Composer:
         finally:
             HydraConfig.instance().cfg = None
             GlobalHydra.instance().clear()
-
-    def without_adjustments(self, real: Callable[[], DictConfig]) -> DictConfig:
-        """`config.keys._without_adjustments`, once for each choice of groups."""
-        runtime = HydraConfig.get().runtime
-        choice = str([runtime.choices, [source.path for source in runtime.config_sources]])
-        if choice not in self.group_defaults:
-            self.group_defaults[choice] = real()
-        return self.group_defaults[choice]
 
     @staticmethod
     def _without_flags(words: list[str]) -> tuple[bool, list[str]]:

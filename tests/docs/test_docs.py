@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 
 import kd_runner
-from kd_runner.config import entries, keys, validate
+from kd_runner.config import entries, validate
 from tests.docs.composer import Composer
 from tests.docs.markdown import PAGES, ROOT, blocks, commands, overrides
 
@@ -57,12 +57,8 @@ COMPOSED = {
 
 
 @pytest.mark.parametrize("command", COMPOSED, ids=[f"{page}: {command}" for command, page in COMPOSED.items()])
-def test_a_command_composes(
-    command: str, composer: Composer, importable: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_command_composes(command: str, composer: Composer, importable: None) -> None:
     """Groups, keys, values, `_target_`s, arguments and feature names of the command are valid."""
-    real = keys._without_adjustments
-    monkeypatch.setattr(keys, "_without_adjustments", lambda: composer.without_adjustments(real))
     for cfg in composer.configurations(overrides(command) or []):
         OmegaConf.set_struct(cfg, False)
         cfg = cfg.copy()

@@ -36,8 +36,9 @@ class Commands:
     """A server that forks a process for every command."""
 
     def __init__(self) -> None:
-        command = [sys.executable, str(Path(__file__).parent / "server.py")]
-        self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", "tests.faults.server"]
+        root = Path(__file__).parents[2]
+        self.server = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._answer()
 
     def run(self, words: list[str], folder: Path, seconds: float = 120) -> tuple[int, str]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -64,7 +65,7 @@ def check_known(key: str, node: Iterable[Any], known: set[str]) -> None:
 
 def _check_composed(cfg: DictConfig) -> None:
     """Keys that an experiment or the command line sets must exist in the groups that are chosen."""
-    known = paths(OmegaConf.to_container(_without_adjustments()))
+    known = _known_keys()
     content = OmegaConf.to_container(cfg)
     composed = paths(content)
     called = {path for path in composed if path.endswith("._target_")}
@@ -85,26 +86,34 @@ def _check_composed(cfg: DictConfig) -> None:
         raise ConfigError(f"{path}: no such key.{nearest(path, siblings)}")
 
 
-def _without_adjustments() -> DictConfig:
-    """The configuration of the chosen groups, before experiment and variant adjust it."""
-    from hydra import compose
-
-    overrides = [word for word in HydraConfig.get().overrides.hydra if word.startswith("hydra.searchpath")]
+def _known_keys() -> frozenset[str]:
+    """The keys of the chosen groups, before experiment and variant adjust them."""
+    hydra = HydraConfig.get()
+    overrides = [word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath")]
     overrides.append("experiment=none")
-    for group, choice in HydraConfig.get().runtime.choices.items():
+    for group, choice in hydra.runtime.choices.items():
         root = group.lstrip("/").partition("/")[0].partition("@")[0]
         if root not in (*_ADJUSTING, "hydra") and choice is not None:
             overrides.append(f"{group}={choice if isinstance(choice, str) else '[' + ','.join(choice) + ']'}")
+    return _composed_keys(tuple(overrides), tuple(source.path for source in hydra.runtime.config_sources))
+
+
+@cache  # composing takes half a second, and the arms of a comparison have the same groups
+def _composed_keys(overrides: tuple[str, ...], sources: tuple[str, ...]) -> frozenset[str]:
+    """The keys of a configuration that these words make of the files in these folders."""
+    from hydra import compose
+
+    words = list(overrides)
     while True:
         try:
-            return compose("config", overrides=overrides)
+            return frozenset(paths(OmegaConf.to_container(compose("config", overrides=words))))
         except ConfigCompositionException as error:
             # A group that the experiment or variant brings with it.
             brought = re.search(r"Could not override '(.+?)'", str(error))
-            kept = [word for word in overrides if brought is None or not word.startswith(f"{brought[1]}=")]
-            if len(kept) == len(overrides):
+            kept = [word for word in words if brought is None or not word.startswith(f"{brought[1]}=")]
+            if len(kept) == len(words):
                 raise
-            overrides = kept
+            words = kept
 
 
 def check_read(cfg: DictConfig) -> None:
