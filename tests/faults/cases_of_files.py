@@ -102,7 +102,7 @@ CASES = {
     "evaluate an empty folder": Case("voc", "task=evaluate student.checkpoint={folder}", r"student\.checkpoint"),
     "a submission without nuScenes": Case("voc", "task=nuscenes_submission student.checkpoint=x.safetensors", "x.safetensors|nuscenes"),
     "a chain without stages": Case("voc", "task=assistant_chain task.stages.assistant=???", r"task\.stages\.assistant"),
-    "a comparison of nothing": Case("voc", "task=compare task.arms.distilled=null task.arms.distilled_same_labels=null", r"task\.arms"),
+    "a comparison of nothing": Case("voc", "task=compare task.arms.distilled=null task.arms.equal_seconds=null", r"task\.arms"),
     "an arm with a misspelt key": Case("voc", "task=compare +task.arms.mine={kd.temprature:3}", r"kd\.temprature"),
     "resume an empty folder": Case("voc", "resume={folder}", "resume"),
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kd_runner.report.comparison import Summary, data_table, reading, results_table, summarize
+from kd_runner.report.comparison import Summary, data_table, gain_sentences, reading, results_table, summarize
 
 
 def run(score: float, **more: Any) -> dict[str, Any]:
@@ -13,9 +13,11 @@ def summary(teacher: float = 0.9, **arms: list[float]) -> Summary:
     pool = {"train": {"samples": 12, "source": "VOC"}, "unlabeled": {"samples": 30, "source": "VOC, split rest"}}
     weights = {"chosen": "last", "monitor": "miou", "split": "the val split"}
     results = {name: [run(score, data=pool, weights=weights) for score in scores] for name, scores in arms.items()}
-    control, *treated = arms
+    control, *others = arms
     seeds = range(len(arms[control]))
-    return summarize("miou", list(seeds), {"miou": teacher}, results, treated[0], control, treated)
+    controls = [control, *(name for name in others if name == "equal_seconds")]
+    treated = [name for name in others if name not in controls]
+    return summarize("miou", list(seeds), {"miou": teacher}, results, treated[0], controls, treated)
 
 
 def test_gains_are_paired_and_holm_corrected_over_the_arms() -> None:
@@ -40,3 +42,16 @@ def test_pools_of_unlabeled_samples_are_named() -> None:
     assert data_table(summary(undistilled=[0.1], distilled=[0.2]))[1] == [
         "undistilled", 12, "VOC", 30, "VOC, split rest",
     ]  # fmt: skip
+
+
+def test_the_headline_is_the_gain_over_the_harder_control() -> None:
+    arms = {"undistilled": [0.2, 0.3, 0.4], "equal_seconds": [0.29, 0.41, 0.5], "distilled": [0.301, 0.4, 0.5]}
+    several = summary(**arms)
+    gained = several["gains"]["distilled"]
+    assert gained["against"]["undistilled"]["verdict"] == "gain"
+    assert gained["control"] == "equal_seconds" and gained["verdict"] == "no gain (the interval holds zero)"
+    first, second = gain_sentences("distilled", gained)
+    assert first.startswith("**distilled** against equal_seconds, the harder control: +0.03 ±")
+    assert second.startswith("**distilled** against undistilled: +10.03 ±")
+    head, *rows = results_table(several)
+    assert rows[3][head.index("against")] == "equal_seconds"

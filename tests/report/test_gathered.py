@@ -5,6 +5,7 @@ import math
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -186,3 +187,22 @@ def test_points_on_the_border_and_turned_labels_are_whole(tmp_path: Path) -> Non
     classes = next(svg for caption, svg in drawn.items() if caption.startswith("iou"))
     (background,) = re.findall(r"<text[^>]*>background</text>", classes)
     assert "rotate(-40" in background and "text-anchor: middle" not in background
+
+
+def test_a_control_of_equal_seconds_counts_as_well(tmp_path: Path) -> None:
+    """Its length differs from seed to seed; the harder control is the one that is shown."""
+    scores = {"undistilled": [0.30, 0.33, 0.31], "equal_seconds": [0.44, 0.45, 0.47], "distilled": [0.5, 0.52, 0.51]}
+    folder = leave_comparison(tmp_path / "compare", scores, curve=False)
+    for seed in range(3):
+        for arm, steps in (("undistilled", 10), ("equal_seconds", 25 + seed), ("distilled", 10)):
+            changes: dict[str, Any] = {"kd__enabled": arm == "distilled", "data__steps_per_epoch": steps}
+            if arm == "equal_seconds":
+                changes["task__seconds_of"] = "distilled"
+                changes["task__length_of_twin"] = {"data.steps_per_epoch": 10}
+            leave_run(folder / f"seed{seed}_{arm}", scores[arm][seed], seed, **changes)
+    (section,), left_out = group(collect([folder])[0])
+    rows = {row.label: row for row in section.rows}
+    assert not left_out and set(rows) == {"teacher", "undistilled", "equal_seconds", "distilled"}
+    distilled = rows["distilled"]
+    assert distilled.control is rows["equal_seconds"] and distilled.against is not None
+    assert distilled.against.mean == pytest.approx(0.17 / 3) and distilled.verdict == "gain"

@@ -11,18 +11,25 @@ def test_compare(here, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
     here(*words, "export.samples=2")
     (folder,) = (p.parent for p in (tmp_path / "outputs" / "voc_kd").glob("*/table.csv"))
     summary = json.loads((folder / "metrics.json").read_text())
-    assert list(summary["arms"]) == ["undistilled", "distilled", "distilled_same_labels"]
-    assert all(len(runs) == 2 for runs in summary["arms"].values()) and set(summary["steps"].values()) == {3}
+    assert list(summary["arms"]) == ["undistilled", "equal_seconds", "distilled"]
+    assert all(len(runs) == 2 for runs in summary["arms"].values())
+    assert summary["steps"]["undistilled"] == summary["steps"]["distilled"] == 3
+    costs = {arm: runs[1] for arm, runs in summary["training_cost"].items()}
+    assert costs["distilled"]["samples"] == 3 * (4 + 2) and costs["undistilled"]["samples"] == 3 * 4
+    assert 0 < costs["distilled"]["teacher_seconds"] < costs["distilled"]["seconds"]
+    pace = costs["undistilled"]["seconds"] / costs["undistilled"]["steps"]
+    assert costs["equal_seconds"]["steps"] == max(1, round(costs["distilled"]["seconds"] / pace))
     starts = [(folder / f"seed0_{arm}" / "student_untrained.safetensors").read_bytes() for arm in summary["arms"]]
     assert len(set(starts)) == 1
     assert starts[0] != (folder / "seed1_distilled" / "student_untrained.safetensors").read_bytes()
     gains = [b["miou"] - a["miou"] for a, b in zip(summary["arms"]["undistilled"], summary["arms"]["distilled"])]
-    assert summary["gains"]["distilled"]["mean"] == pytest.approx(sum(gains) / 2)
+    assert summary["gains"]["distilled"]["against"]["undistilled"]["mean"] == pytest.approx(sum(gains) / 2)
     report = (folder / "report.md").read_text()
-    for word in ("Scale **mini**", "onnxruntime, ms", "iou/background", "± gain", "multiply-adds", "Holm-corrected",
+    for word in ("Scale **mini**", "onnxruntime, ms", "iou/background", "± gain", "multiply-adds", "teacher s",
+                 "the harder control", "`equal_seconds` trains for as long as `distilled`",
                  "VOCSegmentation, split unlabeled", "Weights: those after the last step"):  # fmt: skip
         assert word in report
-    assert set(summary["gains"]) == {"distilled", "distilled_same_labels"}
+    assert set(summary["gains"]) == {"distilled"}
     assert "<svg" in (folder / "comparison.html").read_text()
     assert (folder / "model.onnx").exists() and (folder / "comparison.png").stat().st_size > 5000
     assert summary["costs"]["student"]["parameters"] < summary["costs"]["teacher"]["parameters"] * 100
@@ -30,7 +37,7 @@ def test_compare(here, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
 
 def test_a_comparison_does_only_what_is_missing(here, tmp_path: Path) -> None:
     words = ["task=compare", "seeds=[0]", "task.workers=1", "trainer.max_epochs=1"]
-    words += ["callbacks=[checkpoints]", "logger=none", "export=none", "task.arms.distilled_same_labels=null"]
+    words += ["callbacks=[checkpoints]", "logger=none", "export=none"]
     here(*words)
     (folder,) = (p.parent for p in (tmp_path / "outputs" / "voc_kd").glob("*/table.csv"))
     before = json.loads((folder / "metrics.json").read_text())
@@ -40,7 +47,7 @@ def test_a_comparison_does_only_what_is_missing(here, tmp_path: Path) -> None:
         file.unlink()
     here(*words, f"resume={folder}")
     assert kept.stat().st_mtime_ns == written and redone.exists()
-    assert list(before["arms"]) == ["undistilled", "distilled"]
+    assert json.loads((folder / "metrics.json").read_text())["training_cost"] == before["training_cost"]
     assert json.loads((folder / "metrics.json").read_text())["arms"] == before["arms"]
     here(*words, f"resume={folder}", "seeds=[0,1]")
     after = json.loads((folder / "metrics.json").read_text())

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from kd_runner.callbacks.training_cost import TrainingCost
 from kd_runner.errors import ConfigError
 from kd_runner.runtime.digests import check_digest, replace_with_digest
 from kd_runner.runtime.run_folder import RunFolder
@@ -17,7 +18,7 @@ _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside and renames: Lightning's own writer moves a file from the temporary folder, which is a copy where
-    that is another disk. The run's status learns the step of every `last.ckpt`.
+    that is another disk. The run's status learns step and cost of every `last.ckpt`.
     """
 
     def __init__(self, run: RunFolder):
@@ -27,7 +28,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         replace_with_digest(Path(path), lambda file: torch.save(checkpoint, file))
         if Path(path) == self.run.last_checkpoint:
-            self.run.record_step(int(checkpoint["global_step"]))
+            cost = checkpoint.get("callbacks", {}).get(TrainingCost.__qualname__)
+            self.run.record_step(int(checkpoint["global_step"]), cost)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return read_checkpoint(Path(path), self.run.checkpoints)

@@ -241,6 +241,7 @@ def trainer(cfg: DictConfig, run: RunFolder) -> Any:
     from kd_runner.callbacks.prune_in_rounds import PruneInRounds
     from kd_runner.callbacks.random_state import RandomState
     from kd_runner.callbacks.stop_signals import StopSignals
+    from kd_runner.callbacks.training_cost import TrainingCost
 
     quiet_lightning()
     hardware.uses_gpu(cfg)
@@ -258,7 +259,7 @@ def trainer(cfg: DictConfig, run: RunFolder) -> Any:
         callbacks.append(teacher_recorder(cfg))
     bar = progress()
     return instantiate_checked(cfg.trainer, "trainer", _partial_=True)(
-        callbacks=[*callbacks, RandomState(), StopSignals(), *bar],
+        callbacks=[*callbacks, RandomState(), TrainingCost(), StopSignals(), *bar],
         logger=logger(cfg, run) or False,
         plugins=[AtomicCheckpointIO(run)],
         default_root_dir=str(run.path),
@@ -275,8 +276,7 @@ def logger(cfg: DictConfig, run: RunFolder) -> Any:
     if not cfg.get("logger"):
         return None
     create = instantiate_checked(cfg.logger, "logger", _partial_=True)
-    own = inspect.signature(create).parameters
-    takes_folder = "save_dir" in own and "save_dir" not in cfg.logger
+    takes_folder = "save_dir" in inspect.signature(create).parameters and "save_dir" not in cfg.logger
     return create(save_dir=str(run.path)) if takes_folder else create()
 
 

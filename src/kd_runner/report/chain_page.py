@@ -6,7 +6,7 @@ from kd_runner.report.comparison import (
     Summary,
     class_table,
     data_table,
-    gain_sentence,
+    gain_sentences,
     reading,
     results_table,
 )
@@ -29,7 +29,7 @@ def write(folder: Path, summary: Summary) -> None:
         f"Scale **{summary['scale']}**, metric `{summary['monitor']}`, seeds {summary['seeds']}. `direct` is the "
         f"student of the last stage, taught by the teacher itself. {reading(summary)}",
         markdown(table),
-        *(gain_sentence(name, gained) for name, gained in summary["gains"].items()),
+        *(line for name, gained in summary["gains"].items() for line in gain_sentences(name, gained)),
         "## Data",
         markdown(data_table(summary)),
         "## Cost",

@@ -9,7 +9,7 @@ from kd_runner.report.comparison import (
     Summary,
     class_table,
     data_table,
-    gain_sentence,
+    gain_sentences,
     reading,
     results_table,
     scores,
@@ -32,10 +32,10 @@ def write(folder: Path, summary: Summary) -> None:
     sections = [
         f"# {folder.name}: what distillation gained",
         f"Scale **{summary['scale']}**, metric `{monitor}`, seeds {summary['seeds']}. Every arm starts from the same "
-        "weights, sees the same labeled samples in the same order, and takes the same number of optimizer steps. "
-        f"{reading(summary)}",
+        f"weights, sees the same labeled samples in the same order, and takes the same number of optimizer steps"
+        f"{_unless(summary)}. {reading(summary)}",
         markdown(table),
-        *(gain_sentence(name, gained) for name, gained in summary["gains"].items()),
+        *(line for name, gained in summary["gains"].items() for line in gain_sentences(name, gained)),
         *_weak_teacher(summary),
         "![metric of every seed](comparison.png)",
         "## Data",
@@ -51,6 +51,12 @@ def write(folder: Path, summary: Summary) -> None:
         "All of it on one page: `comparison.html`.",
     ]
     write_text(folder / "report.md", "\n\n".join(sections) + "\n")
+
+
+def _unless(summary: Summary) -> str:
+    """The arms that take another number of steps."""
+    longer = [f"`{name}` trains for as long as `{other}`" for name, other in summary.get("seconds_of", {}).items()]
+    return f", except that {', '.join(longer)}" if longer else ""
 
 
 def _weak_teacher(summary: Summary) -> list[str]:

@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kd_runner.report.statistics import estimate, gain, gap_closed, verdicts
+from kd_runner.report.statistics import estimate, gain, gap_closed, harder, verdicts
 from kd_runner.report.tables import Table, without_empty
+from kd_runner.report.training_cost import COST_COLUMNS, cost_cells, cost_sentences
 
 Summary = dict[str, Any]
 READING = (
@@ -20,7 +21,7 @@ def summarize(
     teacher: Mapping[str, float],
     results: Mapping[str, Sequence[Mapping[str, Any]]],
     score_arm: str,
-    control: str | None,
+    controls: Sequence[str],
     treated: Sequence[str],
 ) -> Summary:
     """Scores, gains and verdicts, as written to `metrics.json`.
@@ -31,11 +32,11 @@ def summarize(
         teacher: the teacher's metrics.
         results: arm to the contents of its runs' `metrics.json`, in the order of `seeds`.
         score_arm: arm whose mean is the score of the whole.
-        control: arm that the treated ones are compared with; None for no gains.
-        treated: arms that get a gain and a verdict, Holm-corrected over all of them.
+        controls: arms that the treated ones are compared with, each of them with each; empty for no gains.
+        treated: arms that get a gain and a verdict, Holm-corrected over all of them for each control.
     """
     scores = {name: [run["metrics"][monitor] for run in runs] for name, runs in results.items()}
-    gains = {} if control is None else _gains(scores, control, treated, teacher[monitor])
+    gains = _gains(scores, controls, treated, teacher[monitor]) if controls else {}
     first = next(iter(results.values()))[0]
     return {
         "scale": first["scale"],
@@ -43,7 +44,8 @@ def summarize(
         "seeds": list(seeds),
         "teacher": dict(teacher),
         "arms": {name: [run["metrics"] for run in runs] for name, runs in results.items()},
-        "steps": {name: runs[0]["steps"] for name, runs in results.items()},
+        "steps": {name: round(sum(run["steps"] for run in runs) / len(runs)) for name, runs in results.items()},
+        "training_cost": {name: [run.get("training_cost") for run in runs] for name, runs in results.items()},
         "seconds": {name: sum(run["seconds"] for run in runs) / len(runs) for name, runs in results.items()},
         "weights": first.get("weights"),
         "protocols": first.get("protocols"),
@@ -54,20 +56,26 @@ def summarize(
 
 
 def _gains(
-    scores: Mapping[str, Sequence[float]], control: str, treated: Sequence[str], teacher: float
+    scores: Mapping[str, Sequence[float]], controls: Sequence[str], treated: Sequence[str], teacher: float
 ) -> dict[str, dict[str, Any]]:
-    gains = [gain(scores[control], scores[name]) for name in treated]
+    """Arm to its gain over the harder control; `against` holds the gains over all of them."""
+    differences = {control: [gain(scores[control], scores[name]) for name in treated] for control in controls}
+    words = {control: verdicts(gains) for control, gains in differences.items()}
     entries = {}
-    for name, difference, verdict in zip(treated, gains, verdicts(gains)):
-        closed = gap_closed(estimate(scores[control]).mean, estimate(scores[name]).mean, teacher)
-        entries[name] = {
-            "control": control,
-            "mean": difference.mean,
-            "half_width": difference.half_width,
-            "p_value": difference.p_value,
-            "verdict": verdict,
-            "gap_closed_percent": closed,
-        }
+    for i, name in enumerate(treated):
+        against = {}
+        for control in controls:
+            one = differences[control][i]
+            against[control] = {
+                "control": control,
+                "mean": one.mean,
+                "half_width": one.half_width,
+                "p_value": one.p_value,
+                "verdict": words[control][i],
+                "gap_closed_percent": gap_closed(estimate(scores[control]).mean, estimate(scores[name]).mean, teacher),
+            }
+        hardest = harder([differences[control][i] for control in controls], [words[c][i] for c in controls])
+        entries[name] = {**against[controls[hardest]], "against": against}
     return entries
 
 
@@ -85,25 +93,35 @@ def results_table(summary: Summary, taught_by: Mapping[str, str] | None = None) 
     teacher, taught_by = summary["teacher"][summary["monitor"]], taught_by or {}
     seeds = [f"seed {seed}" for seed in summary["seeds"]]
     rows: Table = [
-        ["arm", "taught by", summary["monitor"], "±", *seeds, "gain", "± gain", "gap closed, %", "verdict", "steps",
-         "seconds"],
-        ["teacher", None, teacher, *([None] * (len(seeds) + 7))],
+        ["arm", "taught by", summary["monitor"], "±", *seeds, "gain", "± gain", "against", "gap closed, %", "verdict",
+         "steps", *COST_COLUMNS, "seconds"],
+        ["teacher", None, teacher, *([None] * (len(seeds) + 8 + len(COST_COLUMNS)))],
     ]  # fmt: skip
     for name, values in scores(summary).items():
         mean, gained = estimate(values), summary["gains"].get(name, {})
-        gain_cells = [gained.get(key) for key in ("mean", "half_width", "gap_closed_percent", "verdict")]
-        counts = [summary["steps"][name], round(summary["seconds"][name])]
-        rows.append([name, taught_by.get(name), mean.mean, mean.half_width, *values, *gain_cells, *counts])
+        keys = ("mean", "half_width", "control", "gap_closed_percent", "verdict")
+        gain_cells = [gained.get(key) for key in keys]
+        costs = [summary["steps"][name], *cost_cells(summary, name), round(summary["seconds"][name])]
+        rows.append([name, taught_by.get(name), mean.mean, mean.half_width, *values, *gain_cells, *costs])
     return without_empty(rows)
 
 
-def gain_sentence(name: str, gained: Mapping[str, Any]) -> str:
-    """One line: an arm's gain over its control in points, and the verdict."""
+def gain_sentences(name: str, gained: Mapping[str, Any]) -> list[str]:
+    """One line per control: an arm's gain in points, and the verdict; the harder control first.
+
+    Args:
+        gained: entry of `gains` in the summary.
+    """
+    others = [entry for control, entry in gained["against"].items() if control != gained["control"]]
+    return [_sentence(name, gained, ", the harder control" if others else ""), *(_sentence(name, o) for o in others)]
+
+
+def _sentence(name: str, gained: Mapping[str, Any], remark: str = "") -> str:
     interval = "" if math.isnan(gained["half_width"]) else f" ± {100 * gained['half_width']:.2f}"
     closed = gained["gap_closed_percent"]
     gap = "" if math.isnan(closed) else f", {closed:.0f} % of the gap closed"
     points = f"{100 * gained['mean']:+.2f}{interval} points{gap}"
-    return f"**{name}** against {gained['control']}: {points}: **{gained['verdict']}**."
+    return f"**{name}** against {gained['control']}{remark}: {points}: **{gained['verdict']}**."
 
 
 def reading(summary: Summary) -> str:
@@ -111,6 +129,9 @@ def reading(summary: Summary) -> str:
     count = len(summary["gains"])
     correction = f", Holm-corrected over the {count} arms compared with the control" if count > 1 else ""
     parts = [f"{READING}{correction}."]
+    if any(len(gained["against"]) > 1 for gained in summary["gains"].values()):
+        parts.append("The table shows the gain over the harder control; it is a gain only if it is one over each.")
+    parts += cost_sentences(summary)
     if summary.get("weights"):
         parts.append(weights_sentence(summary["weights"]))
     return " ".join([*parts, *protocol_sentences(summary.get("protocols"))])

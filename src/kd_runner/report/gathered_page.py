@@ -37,9 +37,9 @@ footer { margin-top: 3rem; color: #555; font-size: .85rem; }
 
 _READING = (
     "± is the half-width of the 95 % interval over the seeds (Student's t). A gain is the mean difference, paired by "
-    "seed, to the row without distillation that is the same otherwise. Verdicts come from paired t-tests at 5 %, "
-    "Holm-corrected over all rows with the same control. Rows of different experiments and scales are never compared. "
-    "Latencies come from task=compare: one sample, CPU."
+    "seed, to the row without distillation that is the same otherwise, of several to the harder one. Verdicts come "
+    "from paired t-tests at 5 %, Holm-corrected over all rows with the same control. Rows of different experiments and "
+    "scales are never compared. Latencies come from task=compare: one sample, CPU."
 )
 
 
@@ -68,7 +68,7 @@ def write(
 
 def results(section: Section) -> Table:
     """One line per row of the section; columns that hold nothing are left out."""
-    head = ["", section.monitor, "±", "seeds", "gain", "± gain", "gap closed, %", "verdict", "parameters, M",
+    head = ["", section.monitor, "±", "seeds", "gain", "± gain", "against", "gap closed, %", "verdict", "parameters, M",
             "multiply-adds, M", "torch, ms", "onnxruntime, ms", "steps", "seconds"]  # fmt: skip
     lines = [_line(row) for row in section.rows]
     return without_empty([head, *lines])
@@ -76,7 +76,8 @@ def results(section: Section) -> Table:
 
 def _line(row: Row) -> list[Any]:
     mean, against = row.mean, row.against
-    gained = [against.mean, against.half_width, row.closed_percent, row.verdict] if against else [None] * 4
+    control = None if row.control is None else row.control.label
+    gained = [against.mean, against.half_width, control, row.closed_percent, row.verdict] if against else [None] * 5
     seeds = None if row.runs[0].seed is None else len(row.runs)
     millions = [row.cost(name) / 1e6 for name in ("parameters", "macs")]
     times = [row.cost(name) for name in ("torch_ms", "onnxruntime_ms")]

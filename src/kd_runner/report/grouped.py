@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kd_runner.report.runs import Run, Unread
-from kd_runner.report.statistics import Estimate, Gain, estimate, gain, gap_closed, verdicts
+from kd_runner.report.statistics import Estimate, Gain, estimate, gain, gap_closed, harder, verdicts
 from kd_runner.runtime.result_keys import result_settings
 
 # What tells seeds apart, or only says which task ran the training.
 _NOT_COMPARED = {"seed", "seeds", "task"}
 # What only a distilled run reads.
 _DISTILLATION = {"kd", "teacher"}
+# Below it: the length that a run for another one's seconds would have had. Its own differs from seed to seed.
+_LENGTH_OF_TWIN = "task.length_of_twin."
 
 
 @dataclass
@@ -23,10 +25,11 @@ class Row:
     Attributes:
         label: arm, and the settings in which it differs from other rows of that arm.
         runs: one per seed.
-        control: the row without distillation that is the same otherwise, where there is one.
+        control: the row without distillation that is the same otherwise (but for its length, where it trains for as
+            long as another arm), where there is one; of several the harder one.
         against: paired gain over the control.
         closed_percent: percent of the gap between control and teacher that is closed.
-        verdict: of the gain, Holm-corrected over all rows with the same control.
+        verdict: of the gain, Holm-corrected over all rows that are compared with the same control.
     """
 
     label: str
@@ -124,9 +127,13 @@ def _relevant(run: Run, with_distillation: bool = True) -> dict[str, Any]:
         run: a run; one without distillation depends on no setting of distillation.
         with_distillation: False leaves out what only distillation reads: what is left must be equal for a control.
     """
+    settings = result_settings(dict(run.settings))
+    twin = {
+        key.removeprefix(_LENGTH_OF_TWIN): value for key, value in settings.items() if key.startswith(_LENGTH_OF_TWIN)
+    }
     kept = {
         key: value
-        for key, value in result_settings(dict(run.settings)).items()
+        for key, value in {**settings, **twin}.items()
         if key.partition(".")[0] not in _NOT_COMPARED
         and not (key.endswith(".seed") and value == run.seed)  # a part that follows the seed
     }
@@ -164,25 +171,30 @@ def _short(value: Any) -> str:
 
 
 def _compare(section: Section) -> None:
-    """Give every distilled row its control, gain and verdict."""
-    controls = {_base(row): row for row in section.rows if _is_student(row) and not _is_distilled(row)}
-    compared: dict[int, list[Row]] = {}
-    for row in section.rows:
-        control = controls.get(_base(row)) if _is_student(row) and _is_distilled(row) else None
-        if control is None:
+    """Give every distilled row its harder control, gain and verdict."""
+    students = [row for row in section.rows if _is_student(row)]
+    distilled = [(row, _base(row)) for row in students if _is_distilled(row)]
+    comparisons: dict[int, list[tuple[Row, Gain, str]]] = {}
+    for control in (row for row in students if not _is_distilled(row)):
+        base = _base(control)
+        pairs = [(row, _pairs(control, row)) for row, other in distilled if other == base]
+        gains = [(row, gain(*zip(*scores))) for row, scores in pairs if scores]
+        for (row, one), verdict in zip(gains, verdicts([one for _, one in gains])):
+            comparisons.setdefault(id(row), []).append((control, one, verdict))
+    for row, _ in distilled:
+        if not (of_row := comparisons.get(id(row))):
             continue
-        before = {run.seed: run.score for run in control.runs}
-        pairs = [(before[run.seed], run.score) for run in row.runs if run.seed in before]
-        if not pairs:
-            continue
-        row.control, row.against = control, gain(*zip(*pairs))
-        compared.setdefault(id(control), []).append(row)
+        hardest = harder([one for _, one, _ in of_row], [verdict for *_, verdict in of_row])
+        row.control, row.against, row.verdict = of_row[hardest]
         if section.teacher is not None:
-            control_mean, row_mean = (sum(scores) / len(scores) for scores in zip(*pairs))
-            row.closed_percent = gap_closed(control_mean, row_mean, section.teacher.mean.mean)
-    for rows in compared.values():
-        for row, verdict in zip(rows, verdicts([row.against for row in rows if row.against is not None])):
-            row.verdict = verdict
+            control_mean, mean = (sum(scores) / len(scores) for scores in zip(*_pairs(row.control, row)))
+            row.closed_percent = gap_closed(control_mean, mean, section.teacher.mean.mean)
+
+
+def _pairs(control: Row, row: Row) -> list[tuple[float, float]]:
+    """Scores of both rows, for every seed that both have."""
+    before = {run.seed: run.score for run in control.runs}
+    return [(before[run.seed], run.score) for run in row.runs if run.seed in before]
 
 
 def _is_student(row: Row) -> bool:

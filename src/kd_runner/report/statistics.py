@@ -91,6 +91,22 @@ def verdicts(gains: Sequence[Gain]) -> list[str]:
     return [_verdict(one, p) for one, p in zip(gains, adjusted)]
 
 
+def harder(gains: Sequence[Gain], gain_verdicts: Sequence[str]) -> int:
+    """Of the gains of one arm over several controls, the number of the one that claims least.
+
+    It is one without the verdict `gain` if there is any, among those the one with the lowest lower bound (the lowest
+    mean where there is no interval). So the claim is a gain only where it is one over every control, which needs no
+    further correction (Berger 1982, Multiparameter Hypothesis Testing and Acceptance Sampling).
+    """
+
+    def claim(number: int) -> tuple[bool, float]:
+        one = gains[number]
+        low = one.mean if math.isnan(one.half_width) else one.low
+        return gain_verdicts[number] == "gain", -math.inf if math.isnan(low) else low
+
+    return min(range(len(gains)), key=claim)
+
+
 def _verdict(difference: Gain, adjusted_p: float) -> str:
     if math.isnan(difference.mean):
         return "not a number: no verdict"

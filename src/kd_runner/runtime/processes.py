@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from typing import Any
 
 import torch
@@ -29,26 +29,44 @@ def exit_with_parent(parent: int | None = None) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def in_parallel(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], workers: int) -> Iterator[Any]:
+Later = Callable[[], tuple[Any, ...] | None]
+"""Arguments of a call that depends on others, or None as long as they are not known."""
+
+
+def in_parallel(
+    function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], workers: int, later: Iterable[Later] = ()
+) -> Iterator[Any]:
     """Call `function` with each of `calls`, `workers` at a time; results as they come.
 
     Each process has an equal part of the cores. The first exception is raised here; calls not yet started are dropped,
     and those at work are ended where this process is told to stop.
+
+    Args:
+        later: calls that start once their arguments are known; asked once a second.
     """
+    waiting = list(later)
     calls = list(calls)
     cores = max(1, torch.get_num_threads() // workers)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_initialize, initargs=(cores, os.getpid())) as pool:
-        futures = [pool.submit(function, *call) for call in calls]
+        running = {pool.submit(function, *call) for call in calls}
         try:
-            for future in as_completed(futures):
-                yield future.result()
+            while running or waiting:
+                for arguments in list(waiting):
+                    if (call := arguments()) is not None:
+                        running.add(pool.submit(function, *call))
+                        waiting.remove(arguments)
+                if not running:
+                    raise RuntimeError("calls wait for what no other call makes known")
+                ended, running = wait(running, timeout=1 if waiting else None, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    yield future.result()
         except (SystemExit, KeyboardInterrupt, GeneratorExit):
             for process in multiprocessing.active_children():
                 process.terminate()
             raise
         finally:
-            for future in futures:
+            for future in running:
                 future.cancel()
 
 

@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 class RunFolder:
     """Lock, configuration, status, stages and paths of one run.
 
-    `status.json` holds `status` (running, stopped, failed, ended), `error`, `step` (the last one that a checkpoint
-    holds), `seconds` (over all sessions of the run) and `stages` (name to result). Only the first process of a job
+    `status.json` holds `status` (running, stopped, failed, ended), `error`, `step` and `training_cost` (of the last
+    checkpoint), `seconds` (over all sessions of the run) and `stages` (name to result). Only the first process of a job
     writes. Nothing is written before `claim`, and nothing into the folder of an ended run.
 
     Args:
@@ -133,8 +133,7 @@ class RunFolder:
         forget = extended or (status.get("status") == "ended" and not self.metrics_file.is_file())
         stages = {} if forget else status.get("stages", {})
         self._status = {"status": "running", "seconds": status.get("seconds", 0.0), "stages": stages}
-        if "step" in status:
-            self._status["step"] = status["step"]
+        self._status |= {key: status[key] for key in ("step", "training_cost") if key in status}
         if is_first():
             remove_parts(self.path)
             if extended:
@@ -192,9 +191,20 @@ class RunFolder:
         """Working time of the run until now, over all its sessions."""
         return self._status.get("seconds", 0.0) + time.perf_counter() - self._started
 
-    def record_step(self, step: int) -> None:
-        """A checkpoint of this step was written."""
-        self._status["step"] = step
+    @property
+    def training_cost(self) -> dict[str, Any] | None:
+        """What the training took until its last checkpoint (`TrainingCost.cost`); None where nothing is recorded."""
+        status = self.read_status()
+        trained = status.get("stages", {}).get("train", {})
+        return trained.get("training_cost") or status.get("training_cost")
+
+    def record_step(self, step: int, cost: Mapping[str, Any] | None = None) -> None:
+        """A checkpoint of this step was written.
+
+        Args:
+            cost: what the training took until then (`TrainingCost.cost`).
+        """
+        self._status |= {"step": step, **({"training_cost": dict(cost)} if cost else {})}
         self._write_status()
 
     def stop(self) -> None:

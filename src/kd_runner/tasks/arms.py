@@ -5,6 +5,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def arm_config(cfg: DictConfig, seed: int, key: str, settings: Mapping[str, Any]
     own.seed, own.seeds, own.export, own.resume = seed, [seed], None, None
     if cfg.task.weights not in ("last", "best"):
         raise ConfigError(f"task.weights={cfg.task.weights}: last or best")
-    own.task = OmegaConf.create({"_target_": "kd_runner.tasks.train.train", "weights": cfg.task.weights})
+    train = {"_target_": "kd_runner.tasks.train.train", "weights": cfg.task.weights, "seconds_of": None}
+    own.task = OmegaConf.create(train)
     for name, value in settings.items():
         try:
             OmegaConf.update(own, name, value, merge=False)
@@ -83,27 +85,44 @@ def check_arm(cfg: DictConfig, name: str) -> None:
         )
 
 
-def run_all(cfg: DictConfig, calls: list[Call], then: Iterable[tuple[Any, ...]] = ()) -> None:
+def run_all(
+    cfg: DictConfig,
+    calls: Iterable[Call],
+    then: Iterable[tuple[Any, ...]] = (),
+    later: Iterable[Callable[[], Call | None]] = (),
+) -> None:
     """Train by every configuration in its folder, `task.workers` at a time.
 
     Args:
         then: (function, arguments...) of other work that is done as soon as a process is free.
+        later: trainings that depend on others; None as long as those have not got far enough.
     """
-    jobs = [*((_train, *call) for call in calls), *then]
-    workers = _workers(cfg, len(calls))
+    trainings, dependent = list(calls), list(later)
+    jobs: list[tuple[Any, ...]] = [*((_train, *call) for call in trainings), *then]
+    workers = num_workers(cfg, len(trainings) + len(dependent))
     if workers > 1:
-        log.info("%d runs, %d at a time", len(calls), workers)
-        list(in_parallel(_call, jobs, workers))
-    else:
-        for job in jobs:
-            _call(*job)
+        log.info("%d runs, %d at a time", len(trainings) + len(dependent), workers)
+        list(in_parallel(_call, jobs, workers, [partial(_later, make) for make in dependent]))
+        return
+    for job in jobs:
+        _call(*job)
+    for make in dependent:
+        call = make()
+        if call is None:
+            raise RuntimeError("a training waits for what no other one makes known")
+        _train(*call)
+
+
+def _later(make: Callable[[], Call | None]) -> tuple[Any, ...] | None:
+    call = make()
+    return None if call is None else (_train, *call)
 
 
 def _call(function: Callable[..., None], *arguments: Any) -> None:
     function(*arguments)
 
 
-def _workers(cfg: DictConfig, runs: int) -> int:
+def num_workers(cfg: DictConfig, runs: int) -> int:
     """Runs at a time: as configured, else one per core where a run is one CPU process."""
     if cfg.task.workers is not None:
         return int(cfg.task.workers)

@@ -58,8 +58,8 @@ def _chain(cfg: DictConfig, folder: Path) -> float | None:
         return None
     results = {name: arms.results(calls_of_stage) for name, calls_of_stage in calls.items()}
     last = list(stages(cfg))[-1]
-    control = DIRECT if DIRECT in results else None
-    summary = summarize(cfg.monitor, cfg.seeds, teacher_metrics, results, last, control, [last])
+    controls = [DIRECT] if DIRECT in results else []
+    summary = summarize(cfg.monitor, cfg.seeds, teacher_metrics, results, last, controls, [last])
     nets = {"teacher": teacher, **{name: build.trained(*calls_of_stage[0]) for name, calls_of_stage in calls.items()}}
     summary |= {
         "experiment": arms.experiment_name(folder),

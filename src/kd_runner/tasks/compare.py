@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from kd_runner.report.comparison import summarize
 from kd_runner.runtime.files import read_json, write_json
 from kd_runner.runtime.ranks import is_first
 from kd_runner.runtime.run_folder import RunFolder, resolved
-from kd_runner.tasks import arms
+from kd_runner.tasks import arms, equal_seconds
 from kd_runner.tasks.evaluate import measure
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,10 @@ def compare(cfg: DictConfig, run: RunFolder) -> float | None:
 def _compare(cfg: DictConfig, folder: Path) -> float | None:
     calls = _plan(cfg, folder)
     exports = [(_export_teacher, resolved(cfg), folder / "teacher")] if cfg.get("export") else []
-    arms.run_all(cfg, [calls[name][i] for i in range(len(cfg.seeds)) for name in calls], exports)
+    dependent = equal_seconds.sources(arm_settings(cfg))
+    first = [calls[name][i] for i in range(len(cfg.seeds)) for name in calls if name not in dependent]
+    later = [partial(_as_long, calls, name, i, *dependent[name]) for i in range(len(cfg.seeds)) for name in dependent]
+    arms.run_all(cfg, first, exports, later)
     data, teacher = build.data(cfg), build.teacher(cfg)
     teacher_metrics = measure(cfg, folder, teacher, data)  # every process takes its share
     if not is_first():
@@ -55,18 +59,28 @@ def _compare(cfg: DictConfig, folder: Path) -> float | None:
     for i in range(len(cfg.seeds)):
         _check_same_start([calls[name][i][1] for name in calls])
     results = {name: arms.results(calls_of_arm) for name, calls_of_arm in calls.items()}
-    control, *treated = calls
-    main_arm = distilled_arm(cfg)
-    summary = summarize(cfg.monitor, cfg.seeds, teacher_metrics, results, main_arm, control, treated)
+    settings, main_arm = arm_settings(cfg), distilled_arm(cfg)
+    controls = control_arms(settings)
+    treated = [name for name in calls if name not in controls]
+    summary = summarize(cfg.monitor, cfg.seeds, teacher_metrics, results, main_arm, controls, treated)
     nets = {"teacher": teacher, "student": build.trained(cfg, calls[main_arm][0][1])}
     summary |= {
         "experiment": arms.experiment_name(folder),
         "costs": _costs(cfg, folder, nets, data),
         "pruning": results[main_arm][0].get("pruning"),
+        "seconds_of": {name: longer for name, (longer, _) in equal_seconds.sources(settings).items()},
+        "side_by_side": arms.num_workers(cfg, len(calls) * len(cfg.seeds)) > 1,
     }
     compare_page.write(folder, summary)
     arms.finish(folder, summary)
     return float(summary["score"])
+
+
+def _as_long(calls: Mapping[str, list[arms.Call]], name: str, seed: int, longer: str, twin: str) -> arms.Call | None:
+    """The training of an arm that gets the seconds of another one; None as long as those are not measured."""
+    cfg, folder = calls[name][seed]
+    own = equal_seconds.planned(cfg, folder, calls[longer][seed][1], calls[twin][seed][1])
+    return None if own is None else (own, folder)
 
 
 def _plan(cfg: DictConfig, folder: Path) -> dict[str, list[arms.Call]]:
@@ -91,7 +105,7 @@ def arm_settings(cfg: DictConfig) -> dict[str, dict[str, Any]]:
     `distilled_same_labels` is `distilled`).
 
     Raises:
-        ConfigError: fewer than two arms are left.
+        ConfigError: fewer than two arms are left, or one that another arm needs is not.
     """
     named: Any = OmegaConf.to_container(cfg.task.arms)
     kept: dict[str, dict[str, Any]] = {}
@@ -101,15 +115,22 @@ def arm_settings(cfg: DictConfig) -> dict[str, dict[str, Any]]:
         changes = {key: value for key, value in settings.items() if OmegaConf.select(cfg, key) != value}
         if not settings or changes:
             kept[str(name)] = changes
-    if len(kept) < 2:
+    if len(kept.keys() - equal_seconds.sources(kept).keys()) < 2:
         raise ConfigError("task.arms: two arms that differ are needed, the control first")
     return kept
 
 
 def distilled_arm(cfg: DictConfig) -> str:
-    """The arm that stands for the experiment: the one that changes nothing, else the second."""
+    """The arm that stands for the experiment: the one that changes nothing, else the first one that is no control."""
     settings = arm_settings(cfg)
-    return next((name for name, changes in settings.items() if not changes), list(settings)[1])
+    unchanged = (name for name, changes in settings.items() if not changes)
+    return next(unchanged, next(name for name in settings if name not in control_arms(settings)))
+
+
+def control_arms(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Arms that the others are measured against: the first, and those like it that train for another's seconds."""
+    control = next(iter(settings))
+    return [control, *(name for name, (_, twin) in equal_seconds.sources(settings).items() if twin == control)]
 
 
 def _export_teacher(cfg: DictConfig, folder: Path) -> None:
