@@ -102,19 +102,19 @@ def run_all(
     workers = num_workers(cfg, len(trainings) + len(dependent))
     if workers > 1:
         log.info("%d runs, %d at a time", len(trainings) + len(dependent), workers)
-        list(in_parallel(_call, jobs, workers, [partial(_later, make) for make in dependent]))
+        list(in_parallel(_call, jobs, workers, [partial(_later, next_call) for next_call in dependent]))
         return
     for job in jobs:
         _call(*job)
-    for make in dependent:
-        call = make()
+    for next_call in dependent:
+        call = next_call()
         if call is None:
             raise RuntimeError("a training waits for what no other one makes known")
         _train(*call)
 
 
-def _later(make: Callable[[], Call | None]) -> tuple[Any, ...] | None:
-    call = make()
+def _later(next_call: Callable[[], Call | None]) -> tuple[Any, ...] | None:
+    call = next_call()
     return None if call is None else (_train, *call)
 
 
