@@ -1,9 +1,8 @@
 """Distillation of logits by KL divergence."""
 
-import torch.nn.functional as F
-from torch import Size, Tensor, nn
+from torch import Tensor, nn
 
-from kd_runner.losses.functional.masked import masked_mean
+from kd_runner.losses.functional.logits import check_temperature, resized, softened_kl
 
 
 class KLLogits(nn.Module):
@@ -29,9 +28,7 @@ class KLLogits(nn.Module):
 
     def __init__(self, temperature: float = 4.0, resize: bool = False):
         super().__init__()
-        if temperature <= 0:
-            raise ValueError(f"temperature must be above 0, not {temperature}")
-        self.temperature, self.resize = temperature, resize
+        self.temperature, self.resize = check_temperature(temperature), resize
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute the loss.
@@ -47,22 +44,6 @@ class KLLogits(nn.Module):
         Raises:
             ValueError: numbers of classes differ, or sizes without `resize`.
         """
-        if student.shape[1] != teacher.shape[1]:
-            raise ValueError(f"class-count mismatch: student has {student.shape[1]}, teacher {teacher.shape[1]}")
         if self.resize:
-            teacher, mask = _resize(teacher, mask, student.shape[2:])
-        if student.shape != teacher.shape:
-            raise ValueError(f"spatial mismatch: student {tuple(student.shape)}, teacher {tuple(teacher.shape)}")
-        log_student = F.log_softmax(student.float() / self.temperature, dim=1)
-        log_teacher = F.log_softmax(teacher.detach().float() / self.temperature, dim=1)
-        divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
-        return self.temperature**2 * masked_mean(divergence, mask)
-
-
-def _resize(logits: Tensor, mask: Tensor | None, size: Size) -> tuple[Tensor, Tensor | None]:
-    """Logits (B, C, h, w) and mask (B, H, W) at `size`."""
-    if logits.shape[2:] != size:
-        logits = F.interpolate(logits.detach(), size, mode="bilinear", align_corners=False)
-    if mask is not None and mask.shape[1:] != size:
-        mask = F.interpolate(mask[:, None].float(), size, mode="nearest-exact")[:, 0].bool()
-    return logits, mask
+            teacher, mask = resized(teacher, mask, student)
+        return softened_kl(student, teacher, self.temperature, mask)

@@ -67,3 +67,20 @@ def _bilinear(level: Tensor, position: Tensor) -> Tensor:
             corner = flat.gather(2, cell_index[:, None].expand(-1, channels, -1))
             total = total + corner * (along_x[..., 0] * along_y[..., 1])[:, None]
     return total.transpose(1, 2)
+
+
+def valid_average(maps: Tensor, mask: Tensor | None) -> Tensor:
+    """Average maps over their valid locations.
+
+    Args:
+        maps: (B, C, H, W).
+        mask: (B, H, W) bool, False where a location is ignored (its gradient is exactly 0); None: all count.
+
+    Returns:
+        (number of samples with a valid location, C).
+    """
+    if mask is None:
+        return maps.mean((2, 3)) if maps.shape[2:] != (1, 1) else maps.flatten(1)
+    total = maps.masked_fill(~mask[:, None], 0.0).sum((2, 3))
+    count = mask.sum((1, 2))
+    return total[count > 0] / count[count > 0][:, None]

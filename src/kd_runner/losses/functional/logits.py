@@ -1,0 +1,49 @@
+"""KL divergence of softened class distributions."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from kd_runner.losses.functional.maps import full_precision
+from kd_runner.losses.functional.masked import masked_mean
+
+
+def check_pair(student: Tensor, teacher: Tensor) -> None:
+    """Raises:
+    ValueError: logits (B, C, ...) of student and teacher that differ in the number of classes, or in size.
+    """
+    if student.shape[1] != teacher.shape[1]:
+        raise ValueError(f"class-count mismatch: student has {student.shape[1]}, teacher {teacher.shape[1]}")
+    if student.shape != teacher.shape:
+        raise ValueError(f"spatial mismatch: student {tuple(student.shape)}, teacher {tuple(teacher.shape)}")
+
+
+def check_temperature(temperature: float) -> float:
+    """The temperature.
+
+    Raises:
+        ValueError: it is not above 0.
+    """
+    if temperature <= 0:
+        raise ValueError(f"temperature must be above 0, not {temperature}")
+    return temperature
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0, dim: int = 1) -> Tensor:
+    """KL(softmax(teacher / T) || softmax(student / T)) along a dimension, in nats; no T^2."""
+    log_student = F.log_softmax(full_precision(student) / temperature, dim=dim)
+    log_teacher = F.log_softmax(full_precision(teacher.detach()) / temperature, dim=dim)
+    return (log_teacher.exp() * (log_teacher - log_student)).sum(dim)
+
+
+def softened_kl(student: Tensor, teacher: Tensor, temperature: float, mask: Tensor | None = None) -> Tensor:
+    """T^2 times the mean over valid pixels of the KL divergence of the class distributions, see `KLLogits`.
+
+    Args:
+        student, teacher: logits (B, C, ...).
+        mask: (B, ...) bool, False where a pixel is ignored (its gradient is exactly 0).
+
+    Raises:
+        ValueError: numbers of classes, or sizes, differ.
+    """
+    check_pair(student, teacher)
+    return temperature**2 * masked_mean(divergence(student, teacher, temperature), mask)
