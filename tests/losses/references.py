@@ -16,11 +16,11 @@ def leaf(tensor: Tensor) -> Tensor:
 
 
 def assert_same(
-    ours: Callable[..., Tensor], reference: Callable[..., Tensor], student: Tensor, *rest: Any, rtol: float = 1e-9
+    loss: Callable[..., Tensor], reference: Callable[..., Tensor], student: Tensor, *rest: Any, rtol: float = 1e-9
 ) -> None:
     """Value and gradient with respect to the student are those of the reference."""
     one, two = leaf(student), leaf(student)
-    value, expected = ours(one, *rest), reference(two, *rest)
+    value, expected = loss(one, *rest), reference(two, *rest)
     value.backward()
     expected.backward()
     torch.testing.assert_close(value, expected.reshape(()), rtol=rtol, atol=1e-12)

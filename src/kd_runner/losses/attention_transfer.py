@@ -34,7 +34,8 @@ class AttentionTransfer(nn.Module):
         """Compute the loss.
 
         Args:
-            student, teacher: maps or tokens, one level or several; channels may differ.
+            student: maps or tokens, one level or several; channels may differ.
+            teacher: likewise.
             mask: (B, H, W) bool of any size, False where a location is ignored (its gradient is exactly 0).
 
         Returns:

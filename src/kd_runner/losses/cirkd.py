@@ -41,7 +41,8 @@ class CrossImageRelations(nn.Module):
         """Compute the loss.
 
         Args:
-            student, teacher: maps (B, C, H, W). The teacher's is resized bilinearly to the student's grid.
+            student: maps (B, C, H, W). The teacher's is resized bilinearly to the student's grid.
+            teacher: likewise.
             mask: (B, H, W) bool of any size, False where a pixel is ignored (its gradient is exactly 0). Images without
                 a valid pixel do not count.
 
@@ -72,7 +73,8 @@ class CrossImageRelations(nn.Module):
         """Mean over the valid cells of one image and over all images of the divergence.
 
         Args:
-            student, teacher: unit vectors (B, C, P).
+            student: unit vectors (B, C, P).
+            teacher: likewise.
             cells: (B, P) bool.
         """
         own, other = (_similarities(vectors, cells, image) / self.temperature for vectors in (student, teacher))

@@ -32,11 +32,14 @@ class QueueRelations(nn.Module):
 
     Args:
         num_classes: number of classes.
-        pixel_queue, region_queue: vectors of a class in each queue; the authors' are 20000 and 2000.
-        pixel_samples, region_samples: vectors of a class that a step draws; the authors' are 4096 and 1024, divided by
+        pixel_queue: vectors of a class in each queue; the authors' are 20000 and 2000.
+        region_queue: likewise.
+        pixel_samples: vectors of a class that a step draws; the authors' are 4096 and 1024, divided by
             the number of classes, plus 1.
+        region_samples: likewise.
         pixels_per_image: the authors' are 16.
-        pixel_weight, region_weight: see above.
+        pixel_weight: see above.
+        region_weight: likewise.
         temperature: T > 0, the authors' "contrast KD temperature".
         similarity_temperature: t > 0.
         ignore_index: label of pixels that enter no queue.
@@ -84,7 +87,14 @@ class QueueRelations(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def build(self, student: Tensor, teacher: Tensor, target: Tensor, mask: Tensor | None = None) -> None:
-        """Create the head and the queues, sized from example maps (arguments as for `forward`)."""
+        """Create the head and the queues, sized from example maps.
+
+        Args:
+            student: as for `forward`.
+            teacher: as for `forward`.
+            target: as for `forward`.
+            mask: as for `forward`.
+        """
         inputs, outputs = student.shape[1], teacher.shape[1]
         self.head = nn.Sequential(
             nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU(),
@@ -97,7 +107,8 @@ class QueueRelations(nn.Module):
         """Compute the loss and, in training, update the queues.
 
         Args:
-            student, teacher: maps (B, C, H, W). The teacher's is resized bilinearly to the student's grid.
+            student: maps (B, C, H, W). The teacher's is resized bilinearly to the student's grid.
+            teacher: likewise.
             target: labels (B, H, W) int64 of any size (nearest pixel).
             mask: (B, H, W) bool of any size, False where a pixel is ignored (its gradient is exactly 0). None: pixels
                 without a label are ignored. With a mask they are compared, but enter no queue.

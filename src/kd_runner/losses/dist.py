@@ -40,7 +40,8 @@ class DIST(nn.Module):
         """Compute the loss.
 
         Args:
-            student, teacher: logits (B, C, ...).
+            student: logits (B, C, ...).
+            teacher: likewise.
             mask: (B, ...) bool, False where a pixel is ignored (its gradient is exactly 0).
 
         Returns:

@@ -52,7 +52,8 @@ class DKD(nn.Module):
         """Compute the loss.
 
         Args:
-            student, teacher: logits (B, C, ...) of two classes at least.
+            student: logits (B, C, ...) of two classes at least.
+            teacher: likewise.
             target: (B, ...) int64.
             mask: (B, ...) bool, False where a pixel is ignored (its gradient is exactly 0), as it is where there is no
                 label, see `teacher_labels`.

@@ -30,14 +30,21 @@ class Hint(nn.Module):
         self.regressors = nn.ModuleList()
 
     def build(self, student: Features, teacher: Features, mask: Tensor | None = None) -> None:
-        """Create one regressor per level, sized from example features (arguments as for `forward`)."""
+        """Create one regressor per level, sized from example features.
+
+        Args:
+            student: as for `forward`.
+            teacher: as for `forward`.
+            mask: as for `forward`.
+        """
         self.regressors = projections(student, teacher, self.channel_dim, bias=True)
 
     def forward(self, student: Features, teacher: Features, mask: Tensor | None = None) -> Tensor:
         """Compute the loss.
 
         Args:
-            student, teacher: maps, tokens or vectors, one level or several.
+            student: maps, tokens or vectors, one level or several.
+            teacher: likewise.
             mask: (B, H, W) bool of any size, False where a location is ignored (its gradient is exactly 0).
 
         Returns:

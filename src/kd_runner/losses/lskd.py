@@ -37,7 +37,8 @@ class StandardizedKL(nn.Module):
         """Compute the loss.
 
         Args:
-            student, teacher: logits (B, C, ...).
+            student: logits (B, C, ...).
+            teacher: likewise.
             mask: (B, ...) bool, False where a pixel is ignored (its gradient is exactly 0).
 
         Returns:

@@ -47,7 +47,13 @@ class MGD(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def build(self, student: Features, teacher: Features, mask: Tensor | None = None) -> None:
-        """Create projection and generator of each level, sized from example maps (arguments as for `forward`)."""
+        """Create projection and generator of each level, sized from example maps.
+
+        Args:
+            student: as for `forward`.
+            teacher: as for `forward`.
+            mask: as for `forward`.
+        """
         self.projections = projections(student, teacher, self.channel_dim, bias=True, always=False)
         self.generators = nn.ModuleList()
         for _, target, _ in matched(student, teacher, channel_dim=self.channel_dim):
@@ -59,7 +65,8 @@ class MGD(nn.Module):
         """Compute the loss.
 
         Args:
-            student, teacher: maps, one level or several. The teacher's is resized bilinearly to the student's grid.
+            student: maps, one level or several. The teacher's is resized bilinearly to the student's grid.
+            teacher: likewise.
             mask: (B, H, W) bool of any size, False where a location is ignored (its gradient is exactly 0).
 
         Returns:

@@ -36,7 +36,13 @@ class MultiTeacher(nn.Module):
         self.projections, self.normalizers = nn.ModuleList(), nn.ModuleList()
 
     def build(self, student: Tensor, teachers: Sequence[Tensor], mask: Tensor | None = None) -> None:
-        """Create projection and normalization of each teacher, sized from example features."""
+        """Create projection and normalization of each teacher, sized from example features.
+
+        Args:
+            student: as for `forward`.
+            teachers: as for `forward`.
+            mask: as for `forward`.
+        """
         self.projections = projections([student] * len(teachers), teachers, self.channel_dim, bias=True)
         self.normalizers = nn.ModuleList(
             PhiS(teacher.shape[self.channel_dim], self.steps, self.rotate) for teacher in teachers

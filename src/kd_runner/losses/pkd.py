@@ -34,14 +34,21 @@ class PKD(nn.Module):
         self.projections = nn.ModuleList()
 
     def build(self, student: Features, teacher: Features, mask: Tensor | None = None) -> None:
-        """Create a projection where the numbers of channels differ (arguments as for `forward`)."""
+        """Create a projection where the numbers of channels differ.
+
+        Args:
+            student: as for `forward`.
+            teacher: as for `forward`.
+            mask: as for `forward`.
+        """
         self.projections = projections(student, teacher, self.channel_dim, always=False)
 
     def forward(self, student: Features, teacher: Features, mask: Tensor | None = None) -> Tensor:
         """Compute the loss.
 
         Args:
-            student, teacher: maps, tokens or vectors, one level or several.
+            student: maps, tokens or vectors, one level or several.
+            teacher: likewise.
             mask: (B, H, W) bool of any size, False where a location is ignored (its gradient is exactly 0).
 
         Returns:

@@ -35,7 +35,8 @@ class PKT(nn.Module):
         """Compute the loss.
 
         Args:
-            student, teacher: vectors, maps or tokens, one level or several; channels and sizes may differ.
+            student: vectors, maps or tokens, one level or several; channels and sizes may differ.
+            teacher: likewise.
             mask: (B, H, W) bool of any size, False where a location is ignored (its gradient is exactly 0). Samples
                 without a valid location do not count.
 

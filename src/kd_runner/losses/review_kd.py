@@ -40,7 +40,13 @@ class ReviewKD(nn.Module):
         self.inward, self.outward, self.gates = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
 
     def build(self, student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None = None) -> None:
-        """Create the layers of each level, sized from example maps (arguments as for `forward`)."""
+        """Create the layers of each level, sized from example maps.
+
+        Args:
+            student: as for `forward`.
+            teacher: as for `forward`.
+            mask: as for `forward`.
+        """
         self.inward, self.outward, self.gates = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         pairs = list(matched(student, teacher, resize=False))
         width = self.width or min(512, pairs[-1][0].shape[1])
@@ -59,7 +65,8 @@ class ReviewKD(nn.Module):
         """Compute the loss.
 
         Args:
-            student, teacher: maps (B, C, H, W), shallowest first.
+            student: maps (B, C, H, W), shallowest first.
+            teacher: likewise.
             mask: (B, H, W) bool of any size, False where a location is ignored (its gradient is exactly 0).
 
         Returns:
@@ -91,7 +98,16 @@ class ReviewKD(nn.Module):
 
 
 def hierarchical_context(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Squared error of maps (B, C, H, W) and of their averages over ever larger cells, weighted (see ReviewKD)."""
+    """Squared error of maps and of their averages over ever larger cells, weighted (see ReviewKD).
+
+    Args:
+        student: (B, C, H, W).
+        teacher: likewise.
+        mask: (B, H, W) bool, False where a location is ignored.
+
+    Returns:
+        Scalar.
+    """
     difference = hide(student - teacher, mask)
     value, weight, total = _mean_square(difference, mask), 1.0, 1.0
     for cells in _POOLED:

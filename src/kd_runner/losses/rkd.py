@@ -22,7 +22,8 @@ class RKD(nn.Module):
     holds B^2 * C of them, and no loss of digits. Under DDP the batch is that of one process.
 
     Args:
-        distance_weight, angle_weight: weights of the two parts; the authors' are 25 and 50.
+        distance_weight: weights of the two parts; the authors' are 25 and 50.
+        angle_weight: likewise.
         channel_dim: 1 for maps (B, C, H, W) and vectors (B, C); -1 for tokens (B, T, C) and token grids (B, H, W, C).
 
     Source:
@@ -38,7 +39,8 @@ class RKD(nn.Module):
         """Compute the loss.
 
         Args:
-            student, teacher: vectors, maps or tokens, one level or several; channels and sizes may differ.
+            student: vectors, maps or tokens, one level or several; channels and sizes may differ.
+            teacher: likewise.
             mask: (B, H, W) bool of any size, False where a location is ignored (its gradient is exactly 0). Samples
                 without a valid location do not count.
 

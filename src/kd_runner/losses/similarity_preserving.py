@@ -32,7 +32,8 @@ class SimilarityPreserving(nn.Module):
         """Compute the loss.
 
         Args:
-            student, teacher: maps, tokens or vectors, one level or several.
+            student: maps, tokens or vectors, one level or several.
+            teacher: likewise.
             mask: (B, H, W) bool of any size, False where a location counts as 0 (its gradient is exactly 0).
 
         Returns:

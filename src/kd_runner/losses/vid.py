@@ -40,7 +40,13 @@ class VID(nn.Module):
         self.means, self.variances = nn.ModuleList(), nn.ParameterList()
 
     def build(self, student: Features, teacher: Features, mask: Tensor | None = None) -> None:
-        """Create regression and variances of each level, sized from example features (arguments as for `forward`)."""
+        """Create regression and variances of each level, sized from example features.
+
+        Args:
+            student: as for `forward`.
+            teacher: as for `forward`.
+            mask: as for `forward`.
+        """
         self.means, self.variances = nn.ModuleList(), nn.ParameterList()
         start = math.log(math.expm1(self.initial_variance - _EPS))
         for maps, target, _ in matched(student, teacher, channel_dim=self.channel_dim):
@@ -53,7 +59,8 @@ class VID(nn.Module):
         """Compute the loss.
 
         Args:
-            student, teacher: maps, tokens or vectors, one level or several.
+            student: maps, tokens or vectors, one level or several.
+            teacher: likewise.
             mask: (B, H, W) bool of any size, False where a location is ignored (its gradient is exactly 0).
 
         Returns:

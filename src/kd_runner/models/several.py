@@ -38,7 +38,15 @@ class SeveralNets(nn.Module):
                 raise ValueError(f"weights of {name!r}, {file}: {' '.join(str(error).split())[:300]}") from error
 
     def forward(self, *inputs: Any, **named: Any) -> dict[str, Any]:
-        """The output of each net by its name."""
+        """Run every net.
+
+        Args:
+            *inputs: arguments of each net's `forward`.
+            **named: likewise.
+
+        Returns:
+            Net to its output.
+        """
         return {name: net(*inputs, **named) for name, net in self.nets.items()}
 
 

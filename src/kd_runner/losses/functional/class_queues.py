@@ -39,7 +39,15 @@ class ClassQueues(nn.Module):
             self.heads[label] = (self.heads[label] + len(latest)) % size
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """The same `count` slots of every class, drawn without replacement: (classes * count, D)."""
+        """Draw the same slots of every class, without replacement.
+
+        Args:
+            count: number of slots.
+            generator: on the device of the queues.
+
+        Returns:
+            (classes * count, D).
+        """
         size = self.vectors.shape[1]
         slots = torch.randperm(size, generator=generator, device=self.vectors.device)[:count]
         return self.vectors[:, slots].flatten(0, 1)

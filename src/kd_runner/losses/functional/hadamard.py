@@ -9,6 +9,12 @@ def hadamard(size: int) -> Tensor:
 
     Built by Sylvester's doubling from orders 1, p + 1 (p prime, p = 3 mod 4) and 2 p + 2 (p prime, p = 1 mod 4).
 
+    Args:
+        size: number of rows.
+
+    Returns:
+        (size, size).
+
     Raises:
         ValueError: there is none of this size, or not by these constructions.
 

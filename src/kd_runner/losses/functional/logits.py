@@ -8,8 +8,14 @@ from kd_runner.losses.functional.masked import masked_mean
 
 
 def check_pair(student: Tensor, teacher: Tensor) -> None:
-    """Raises:
-    ValueError: logits (B, C, ...) of student and teacher that differ in the number of classes, or in size.
+    """Refuse logits of different numbers of classes, or sizes.
+
+    Args:
+        student: (B, C, ...).
+        teacher: likewise.
+
+    Raises:
+        ValueError: they differ.
     """
     if student.shape[1] != teacher.shape[1]:
         raise ValueError(f"class-count mismatch: student has {student.shape[1]}, teacher {teacher.shape[1]}")
@@ -18,7 +24,13 @@ def check_pair(student: Tensor, teacher: Tensor) -> None:
 
 
 def check_temperature(temperature: float) -> float:
-    """The temperature.
+    """Refuse a temperature that is not above 0.
+
+    Args:
+        temperature: T.
+
+    Returns:
+        T.
 
     Raises:
         ValueError: it is not above 0.
@@ -29,7 +41,17 @@ def check_temperature(temperature: float) -> float:
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0, dim: int = 1) -> Tensor:
-    """KL(softmax(teacher / T) || softmax(student / T)) along a dimension, in nats; no T^2."""
+    """KL(softmax(teacher / T) || softmax(student / T)) along a dimension; without T^2.
+
+    Args:
+        student: logits.
+        teacher: logits of the same shape.
+        temperature: T.
+        dim: dimension of the classes.
+
+    Returns:
+        The logits' shape without `dim`, in nats.
+    """
     log_student = F.log_softmax(full_precision(student) / temperature, dim=dim)
     log_teacher = F.log_softmax(full_precision(teacher.detach()) / temperature, dim=dim)
     return (log_teacher.exp() * (log_teacher - log_student)).sum(dim)
@@ -39,8 +61,13 @@ def softened_kl(student: Tensor, teacher: Tensor, temperature: float, mask: Tens
     """T^2 times the mean over valid pixels of the KL divergence of the class distributions, see `KLLogits`.
 
     Args:
-        student, teacher: logits (B, C, ...).
+        student: logits (B, C, ...).
+        teacher: likewise.
+        temperature: T.
         mask: (B, ...) bool, False where a pixel is ignored (its gradient is exactly 0).
+
+    Returns:
+        Scalar in nats times T^2.
 
     Raises:
         ValueError: numbers of classes, or sizes, differ.

@@ -14,16 +14,27 @@ Level = tuple[Tensor, Tensor, Tensor | None]
 
 
 def full_precision(values: Tensor) -> Tensor:
-    """Half precision becomes float32; float64 stays."""
+    """Half precision becomes float32.
+
+    Args:
+        values: floating point numbers.
+
+    Returns:
+        float32 or float64 of the same shape.
+    """
     return values.float() if values.element_size() < 4 else values
 
 
 def as_maps(features: Tensor, channel_dim: int = 1) -> Tensor:
-    """Maps (B, C, H, W) of float32 or float64.
+    """Features as maps of float32 or float64.
 
     Args:
         features: vectors (B, C), become (B, C, 1, 1); tokens (B, T, C) with `channel_dim` -1, become (B, C, 1, T);
             maps (B, C, H, W), or (B, H, W, C) with `channel_dim` -1.
+        channel_dim: 1 or -1.
+
+    Returns:
+        (B, C, H, W).
 
     Raises:
         ValueError: another number of dimensions.
@@ -35,7 +46,14 @@ def as_maps(features: Tensor, channel_dim: int = 1) -> Tensor:
 
 
 def mask_on_grid(mask: Tensor | None, maps: Tensor) -> Tensor | None:
-    """The mask (B, H, W) of maps (B, C, H, W): the nearest pixel of a mask (B, ...) of any size.
+    """The mask of maps: at each location the nearest pixel of a mask of any size.
+
+    Args:
+        mask: bool, (B,), (B, T) or (B, H, W); None if all counts.
+        maps: (B, C, H, W).
+
+    Returns:
+        (B, H, W) bool, or None.
 
     Raises:
         ValueError: a mask that is not (B,), (B, T) or (B, H, W).
@@ -53,13 +71,17 @@ def mask_on_grid(mask: Tensor | None, maps: Tensor) -> Tensor | None:
 def matched(
     student: Features, teacher: Features, mask: Tensor | None = None, channel_dim: int = 1, resize: bool = True
 ) -> Iterator[Level]:
-    """Level by level the student's maps, the teacher's (detached, resized bilinearly to the student's grid), the mask.
+    """Match the features of student and teacher level by level.
 
     Args:
-        student, teacher: features as for `as_maps`, one level or several.
+        student: features as for `as_maps`, one level or several.
+        teacher: likewise.
         mask: bool, True where a location counts; see `mask_on_grid`.
         channel_dim: 1, or -1 for tokens and token grids.
         resize: False leaves the teacher's maps on their own grid.
+
+    Yields:
+        The student's maps, the teacher's, detached and resized bilinearly to the student's grid, and the mask on it.
 
     Raises:
         ValueError: numbers of levels or of samples differ; tokens of different number.
@@ -80,7 +102,18 @@ def matched(
 
 
 def rows(maps: Tensor, mask: Tensor | None) -> Tensor:
-    """The channel vectors (M, C) of the valid locations of maps (B, C, ...), mask (B, ...)."""
+    """The channel vectors of the valid locations.
+
+    Args:
+        maps: (B, C, ...).
+        mask: (B, ...) bool, or None.
+
+    Returns:
+        (M, C).
+
+    Raises:
+        ValueError: the mask has another size.
+    """
     vectors = maps.movedim(1, -1)
     if mask is None:
         return vectors.flatten(0, -2)
@@ -90,13 +123,27 @@ def rows(maps: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def hide(maps: Tensor, mask: Tensor | None) -> Tensor:
-    """Maps (B, C, H, W) that are 0, with a gradient of exactly 0, where the mask (B, H, W) is False."""
+    """Set void locations to 0.
+
+    Args:
+        maps: (B, C, H, W).
+        mask: (B, H, W) bool, or None.
+
+    Returns:
+        The maps; the gradient is exactly 0 where the mask is False.
+    """
     return maps if mask is None else maps.masked_fill(~mask[:, None], 0.0)
 
 
 def check_channels(student: Tensor, teacher: Tensor) -> None:
-    """Raises:
-    ValueError: the numbers of channels differ.
+    """Refuse maps of different numbers of channels.
+
+    Args:
+        student: (B, C, ...).
+        teacher: likewise.
+
+    Raises:
+        ValueError: they differ.
     """
     if student.shape[1] != teacher.shape[1]:
         raise ValueError(f"channel mismatch: student has {student.shape[1]}, teacher {teacher.shape[1]}")

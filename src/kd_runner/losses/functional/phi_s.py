@@ -51,7 +51,14 @@ class PhiS(nn.Module):
 
     @torch.no_grad()
     def forward(self, vectors: Tensor) -> Tensor:
-        """Standardize vectors (M, C); in training, measure them first, while there are steps left."""
+        """Standardize vectors; in training, measure them first, while there are steps left.
+
+        Args:
+            vectors: (M, C).
+
+        Returns:
+            (M, C).
+        """
         seen = int(self.seen)
         learns = self.training and seen < self.steps
         if learns:

@@ -13,10 +13,14 @@ def projections(
     They stand on the student's side: on the teacher's they could shrink the target to a constant.
 
     Args:
-        student, teacher: features as for `maps.matched`.
+        student: features as for `maps.matched`.
+        teacher: likewise.
         channel_dim: 1, or -1 for tokens and token grids.
         bias: give each convolution a bias.
         always: also where the numbers of channels are equal; else such a level gets the identity.
+
+    Returns:
+        One layer per level.
 
     Source:
         Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, section 3.
