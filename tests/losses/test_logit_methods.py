@@ -120,3 +120,15 @@ def test_dist_of_a_copy_is_zero_and_of_the_opposite_ranking_is_2_between_classes
     assert DIST(gamma=0.0)(logits, logits).item() == pytest.approx(0.0, abs=1e-6)
     mirrored = (2 / 3 - logits.exp()).log()  # 1/3 + (1/3 - p): correlation -1
     assert DIST(gamma=0.0)(mirrored, logits).item() == pytest.approx(2.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", [StandardizedKL(resize=True), DIST(resize=True), DKD(resize=True)])
+def test_logits_before_upsampling_with_labels_of_the_images_size(loss) -> None:
+    """Pixels of the image stand in blocks, so that the nearest is every one of its block."""
+    student, teacher = features(2, 5, 3, 4, seed=1), features(2, 5, 6, 8, seed=2)
+    small = teacher.reshape(2, 5, 3, 2, 4, 2).mean((3, 5))
+    mask, target = features(2, 3, 4, seed=3) > -0.5, torch.randint(5, (2, 3, 4))
+    blocks = [x.repeat_interleave(4, 1).repeat_interleave(4, 2) for x in (mask, target)]
+    label = isinstance(loss, DKD)
+    whole = loss(student, teacher, *([blocks[1]] if label else []), mask=blocks[0])
+    torch.testing.assert_close(whole, loss(student, small, *([target] if label else []), mask=mask))

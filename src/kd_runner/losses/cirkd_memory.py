@@ -122,7 +122,7 @@ class QueueRelations(nn.Module):
         if self.head is None:
             raise ValueError("head and queues do not exist: call build with example features first")
         ((maps, other, valid),) = matched(student, teacher, mask)
-        labels = F.interpolate(target[:, None].double(), maps.shape[2:], mode="nearest")[:, 0].long()
+        labels = F.interpolate(target[:, None].double(), maps.shape[2:], mode="nearest-exact")[:, 0].long()
         other = F.normalize(other, dim=1)
         labeled = labels != self.ignore_index
         valid = labeled if valid is None else valid

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from kd_runner.losses.functional.logits import check_pair, check_temperature
+from kd_runner.losses.functional.logits import check_pair, check_temperature, resized
 from kd_runner.losses.functional.maps import full_precision, rows
 
 _EPS = 1e-8
@@ -23,6 +23,8 @@ class DIST(nn.Module):
         beta: weight of the relation between classes (rows).
         gamma: weight of the relation within a class (columns).
         temperature: T > 0; the authors' is 1 on ImageNet and Cityscapes, 4 on CIFAR-100.
+        resize: teacher logits of another size are resized bilinearly to the student's, the mask to the nearest pixels,
+            see `KLLogits`.
 
     Raises:
         ValueError: temperature is not above 0.
@@ -32,9 +34,10 @@ class DIST(nn.Module):
         mmrazor/models/losses/dist_loss.py.
     """
 
-    def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0):
+    def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0, resize: bool = False):
         super().__init__()
         self.beta, self.gamma, self.temperature = beta, gamma, check_temperature(temperature)
+        self.resize = resize
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute the loss.
@@ -50,6 +53,8 @@ class DIST(nn.Module):
         Raises:
             ValueError: numbers of classes, or sizes, differ.
         """
+        if self.resize:
+            teacher, mask = resized(teacher, mask, student)
         check_pair(student, teacher)
         logits = rows(full_precision(student), mask)
         if len(logits) == 0:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_runner.losses.functional.logits import check_pair, check_temperature
+from kd_runner.losses.functional.logits import check_pair, check_temperature, resized
 from kd_runner.losses.functional.maps import full_precision
 from kd_runner.losses.functional.masked import masked_mean
 
@@ -28,6 +28,8 @@ class DKD(nn.Module):
         temperature: T > 0; the authors' is 4 on CIFAR-100, 1 on ImageNet.
         teacher_labels: take the teacher's class for y where there is no label; else such pixels are ignored.
         ignore_index: label of pixels without one.
+        resize: teacher logits of another size are resized bilinearly to the student's, the mask and labels to the nearest pixels,
+            see `KLLogits`.
 
     Raises:
         ValueError: temperature is not above 0.
@@ -43,10 +45,11 @@ class DKD(nn.Module):
         temperature: float = 4.0,
         teacher_labels: bool = False,
         ignore_index: int = 255,
+        resize: bool = False,
     ):
         super().__init__()
         self.alpha, self.beta, self.temperature = alpha, beta, check_temperature(temperature)
-        self.teacher_labels, self.ignore_index = teacher_labels, ignore_index
+        self.teacher_labels, self.ignore_index, self.resize = teacher_labels, ignore_index, resize
 
     def forward(self, student: Tensor, teacher: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute the loss.
@@ -64,6 +67,11 @@ class DKD(nn.Module):
         Raises:
             ValueError: numbers of classes, or sizes, differ.
         """
+        if self.resize:
+            teacher, mask = resized(teacher, mask, student)
+            if target.shape[1:] != student.shape[2:]:
+                size = student.shape[2:]
+                target = F.interpolate(target[:, None].double(), size, mode="nearest-exact")[:, 0].long()
         check_pair(student, teacher)
         if student.shape[:1] + student.shape[2:] != target.shape:
             raise ValueError(f"spatial mismatch: logits {tuple(student.shape)}, target {tuple(target.shape)}")

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from kd_runner.losses.functional.logits import check_temperature, softened_kl
+from kd_runner.losses.functional.logits import check_temperature, resized, softened_kl
 from kd_runner.losses.functional.maps import full_precision
 
 _EPS = 1e-7
@@ -20,6 +20,8 @@ class StandardizedKL(nn.Module):
 
     Args:
         temperature: T > 0, the authors' "base temperature".
+        resize: teacher logits of another size are resized bilinearly to the student's, the mask to the nearest pixels,
+            see `KLLogits`.
 
     Raises:
         ValueError: temperature is not above 0.
@@ -29,9 +31,9 @@ class StandardizedKL(nn.Module):
         LogitStdKDLoss.
     """
 
-    def __init__(self, temperature: float = 2.0):
+    def __init__(self, temperature: float = 2.0, resize: bool = False):
         super().__init__()
-        self.temperature = check_temperature(temperature)
+        self.temperature, self.resize = check_temperature(temperature), resize
 
     def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """Compute the loss.
@@ -47,6 +49,8 @@ class StandardizedKL(nn.Module):
         Raises:
             ValueError: numbers of classes, or sizes, differ.
         """
+        if self.resize:
+            teacher, mask = resized(teacher, mask, student)
         return softened_kl(_standardized(student, mask), _standardized(teacher, mask), self.temperature, mask)
 
 

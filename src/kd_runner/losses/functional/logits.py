@@ -23,6 +23,25 @@ def check_pair(student: Tensor, teacher: Tensor) -> None:
         raise ValueError(f"spatial mismatch: student {tuple(student.shape)}, teacher {tuple(teacher.shape)}")
 
 
+def resized(teacher: Tensor, mask: Tensor | None, student: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Bring the teacher's logits and a mask to the size of the student's logits, as the nets compute them.
+
+    Args:
+        teacher: (B, C, h, w), resized bilinearly.
+        mask: (B, H, W) bool or None, resized to its nearest pixels.
+        student: (B, C, H', W').
+
+    Returns:
+        Logits (B, C, H', W') without gradient, and mask (B, H', W').
+    """
+    size = student.shape[2:]
+    if teacher.shape[2:] != size:
+        teacher = F.interpolate(teacher.detach(), size, mode="bilinear", align_corners=False)
+    if mask is not None and mask.shape[1:] != size:
+        mask = F.interpolate(mask[:, None].float(), size, mode="nearest-exact")[:, 0].bool()
+    return teacher, mask
+
+
 def check_temperature(temperature: float) -> float:
     """Refuse a temperature that is not above 0.
 

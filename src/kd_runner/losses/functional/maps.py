@@ -65,7 +65,7 @@ def mask_on_grid(mask: Tensor | None, maps: Tensor) -> Tensor | None:
     grid = mask if mask.ndim == 3 else mask[:, None] if mask.ndim == 2 else mask[:, None, None]
     if grid.shape[1:] == maps.shape[2:]:
         return grid
-    return F.interpolate(grid[:, None].float(), maps.shape[2:], mode="nearest")[:, 0].bool()
+    return F.interpolate(grid[:, None].float(), maps.shape[2:], mode="nearest-exact")[:, 0].bool()
 
 
 def matched(
