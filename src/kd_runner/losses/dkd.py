@@ -28,8 +28,8 @@ class DKD(nn.Module):
         temperature: T > 0; the authors' is 4 on CIFAR-100, 1 on ImageNet.
         teacher_labels: take the teacher's class for y where there is no label; else such pixels are ignored.
         ignore_index: label of pixels without one.
-        resize: teacher logits of another size are resized bilinearly to the student's, the mask and labels to the nearest pixels,
-            see `KLLogits`.
+        resize: teacher logits of another size are resized bilinearly to the student's, mask and labels to
+            their nearest pixels, see `KLLogits`.
 
     Raises:
         ValueError: temperature is not above 0.
