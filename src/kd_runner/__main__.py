@@ -1,4 +1,4 @@
-from kd_runner.cli.main import main
+from kd_runner.cli.entry import main
 
 if __name__ == "__main__":
     main()

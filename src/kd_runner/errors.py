@@ -10,7 +10,15 @@ class ConfigError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ " Did you mean 'x'?" for a misspelt name, the list of names where none is near or few are known."""
+    """The end of a message about a misspelt name: " Did you mean 'x'?", or the list of names.
+
+    Args:
+        name: what was given.
+        known: the right names.
+
+    Returns:
+        The nearest name in a question; where none is near, all names if they are few, else nothing.
+    """
     known = sorted({str(k) for k in known})
     close = [k for k in known if k.lower() == name.lower()] or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
@@ -29,6 +37,9 @@ def find_module(net: Any, path: str, subject: str) -> Any:
         net: an `nn.Module`.
         path: as in `net.named_modules()`; empty for the net itself.
         subject: how the message starts, e.g. `features.low: the student`.
+
+    Returns:
+        The module.
 
     Raises:
         ConfigError: `<subject> has no module <path>`, and the nearest one.

@@ -4,7 +4,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from kd_runner.config import calls, validate
-from kd_runner.config.compose import CONF, compose
+from kd_runner.config.compose import compose
+from kd_runner.config.location import CONF
 
 EXPERIMENTS = sorted(p.stem for p in (CONF / "experiment").glob("*.yaml") if p.stem != "none")
 GROUPS = (

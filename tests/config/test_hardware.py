@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from kd_runner.config import build, entries, hardware
-from kd_runner.config.compose import CONF, compose
+from kd_runner.config.compose import compose
+from kd_runner.config.location import CONF
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.loss_terms import LossTerm
 from kd_runner.distillation.module import Distiller

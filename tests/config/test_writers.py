@@ -11,7 +11,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from kd_runner.config.compose import CONF, register
+from kd_runner.config.compose import register
+from kd_runner.config.location import CONF
 from kd_runner.runtime.flatten import flatten
 
 EXPERIMENTS = sorted(p.name for p in (CONF / "variant").iterdir())

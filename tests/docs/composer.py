@@ -15,7 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from kd_runner.config.compose import CONF, register
+from kd_runner.config.compose import register
+from kd_runner.config.location import CONF
 
 FLAGS_WITH_VALUE = {"--cfg", "--info", "-p", "--package"}
 OTHER_FLAGS = {"-m", "--help", "--resolve"}

@@ -11,7 +11,8 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from kd_runner.cli import arguments
-from kd_runner.config.compose import CONF, register
+from kd_runner.config.compose import register
+from kd_runner.config.location import CONF
 from kd_runner.errors import ConfigError
 from kd_runner.runtime import run_names, sweep_session
 from kd_runner.runtime.ranks import is_first
@@ -25,7 +26,7 @@ INTERRUPTED = 130  # exit code after Ctrl-C, as in every shell
 
 
 def main() -> None:
-    """`python -m kd_runner` and `kd-runner`."""
+    """Compose the configuration of the command line and do what it says."""
     sys.argv[1:] = words = arguments.flags_first(sys.argv[1:])
     register()
     run_names.name_sweep(words)

@@ -1,13 +1,14 @@
 """The nearest right word, where Hydra refuses one of the command line."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from kd_runner.config.compose import CONF, compose
+from kd_runner.cli import help
+from kd_runner.config.compose import compose
 from kd_runner.config.keys import paths
+from kd_runner.config.location import CONF
 from kd_runner.errors import nearest
 
 
@@ -17,7 +18,7 @@ def suggestions(words: list[str], config_dirs: list[str]) -> Iterator[str]:
     Args:
         config_dirs: the user's own folders of yaml files (`--config-dir`).
     """
-    groups = _groups([str(CONF), *config_dirs])
+    groups = help.groups([str(CONF), *config_dirs])
     chosen = []
     for word in words:
         group, _, value = word.partition("=")
@@ -34,15 +35,6 @@ def suggestions(words: list[str], config_dirs: list[str]) -> Iterator[str]:
             continue
         siblings = {k for k in keys | groups.keys() if (k.count("."), k.count("/")) == (key.count("."), key.count("/"))}
         yield f"{key}: no such key.{nearest(key, siblings)} To add a key of your own write +{word}"
-
-
-def _groups(folders: list[str]) -> dict[str, set[str]]:
-    """Group, as `pruning/score`, to its choices."""
-    groups: dict[str, set[str]] = {}
-    for folder in folders:
-        for file in Path(folder).glob("*/**/*.yaml"):
-            groups.setdefault(file.parent.relative_to(folder).as_posix(), set()).add(file.stem)
-    return groups
 
 
 def _keys(config_dirs: list[str], chosen: list[str]) -> set[str]:

@@ -11,10 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from kd_runner.config import entries, keys, schema
+from kd_runner.config.location import CONF
 from kd_runner.runtime.resolvers import register_resolvers
-
-PACKAGE = Path(__file__).parents[1]
-CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if p.is_dir())  # in a wheel; in a checkout
 
 
 def register() -> None:

@@ -60,7 +60,15 @@ def latency(runs: Mapping[str, Callable[[], Any]], rounds: int = 30, warmup: int
 
 
 def torch_call(net: nn.Module, inputs: Mapping[str, Tensor]) -> Callable[[], Any]:
-    """A callable that runs the net with these inputs in torch, on the CPU."""
+    """A function that runs a net once in torch, on the CPU, for timing.
+
+    Args:
+        net: the net.
+        inputs: its arguments by name.
+
+    Returns:
+        The function.
+    """
     module = copy.deepcopy(net).cpu().eval()
 
     def call() -> Any:

@@ -20,12 +20,11 @@ from pycocotools import mask as rle
 
 from kd_runner.synthetic.persons import figure
 from kd_runner.synthetic.photographs import Photographs
-from kd_runner.synthetic.writing import write_checked
+from kd_runner.synthetic.writing import SPLITS, Arguments, sample_random, write_checked
 
 # Raised whenever the same arguments would give other files.
 FORMAT = 1
 
-_SPLITS = {"train": 0, "val": 1, "unlabeled": 2, "teacher": 3}
 _LEAST_VISIBLE = 0.45  # fraction; else the figure, or the one that hides it, is left out
 _LEAST_SIDE = 0.1  # of a visible part, as a fraction of the image's side
 
@@ -42,7 +41,7 @@ def write(
     size: int = 96,
     seed: int = 0,
 ) -> Path:
-    """Write the data set once, see `write_checked`.
+    """Write the data set once, see `synthetic.writing.write_checked`.
 
     Each split of `train`, `val`, `unlabeled`, `teacher` has a folder of images and
     `annotations/instances_<split>.json`. Those of `unlabeled` hold boxes, as a detector would give, and no
@@ -51,7 +50,10 @@ def write(
 
     Args:
         root: folder of the data set.
-        num_train, num_val, num_unlabeled, num_teacher: number of images of each split.
+        num_train: number of images of the split, as for the next three.
+        num_val: likewise.
+        num_unlabeled: likewise.
+        num_teacher: likewise.
         size: height and width of the images in pixels.
         seed: seed of all scenes.
 
@@ -62,19 +64,21 @@ def write(
         ValueError: an argument is out of range, or `root` holds anything else.
     """
     counts = {"train": num_train, "val": num_val, "unlabeled": num_unlabeled, "teacher": num_teacher}
-    arguments = {"format": FORMAT, "size": size, "seed": seed, **{f"num_{k}": v for k, v in counts.items()}}
-    at_least = {"size": 32, **{f"num_{k}": 0 for k in counts}}  # smaller figures cannot be recognized
-    return write_checked(root, arguments, at_least, lambda folder: _write_files(folder, counts, size, seed))
+    named = {f"num_{split}": count for split, count in counts.items()}
+    arguments = {"format": FORMAT, "size": size, "seed": seed, **named}
+    # Smaller figures cannot be recognized.
+    return write_checked(root, arguments, {"size": 32, **dict.fromkeys(named, 0)}, _fill)
 
 
-def _write_files(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:
+def _fill(folder: Path, arguments: Arguments) -> None:
+    size = arguments["size"]
     photographs = {held_out: Photographs(held_out) for held_out in (False, True)}
     (folder / "annotations").mkdir()
-    for split, number in _SPLITS.items():
+    for split, number in SPLITS.items():
         (folder / split).mkdir()
         images, annotations = [], []
-        for k in range(counts[split]):
-            random = np.random.default_rng([seed, size, number, k])
+        for k in range(arguments[f"num_{split}"]):
+            random = sample_random(arguments["seed"], size, number, k)
             picture, instances = scene(photographs[split == "val"], size, random)
             image_id = number * 10_000_000 + k + 1
             name = f"{image_id:012d}.jpg"
@@ -95,6 +99,11 @@ def _write_files(folder: Path, counts: dict[str, int], size: int, seed: int) -> 
 
 def scene(photographs: Photographs, size: int, random: np.random.Generator) -> tuple[NDArray[np.uint8], list[Mask]]:
     """Draw a scene.
+
+    Args:
+        photographs: of the background.
+        size: height and width in pixels.
+        random: draws everything.
 
     Returns:
         Image (size, size, 3) and visible masks (size, size), the farthest first; at least one. Small visible parts are

@@ -27,7 +27,7 @@ from PIL import Image
 from kd_runner.data.voc.dataset import VOID, voc_palette
 from kd_runner.synthetic.digits import Sources, dim, silhouette, surface
 from kd_runner.synthetic.letters import letters
-from kd_runner.synthetic.writing import write_checked
+from kd_runner.synthetic.writing import SPLITS, sample_random, write_checked
 
 Array = NDArray[np.uint8]
 
@@ -36,7 +36,6 @@ CLASS_NAMES = ("background", *(f"digit {digit}" for digit in range(10)))
 # Raised whenever the same arguments would give other files.
 FORMAT = 1
 
-_SPLITS = {"train": 0, "val": 1, "unlabeled": 2, "teacher": 3}
 
 
 def write(
@@ -52,7 +51,7 @@ def write(
     objects: str = "digits",
     seed: int = 0,
 ) -> Path:
-    """Write the data set once, see `write_checked`.
+    """Write the data set once, see `synthetic.writing.write_checked`.
 
     `ImageSets/Segmentation` lists `train`, `val`, `trainval`, `unlabeled` (images without a mask file) and `teacher`
     (images with one). Scene k of a list does not depend on the number of scenes, so a longer list begins with the
@@ -60,7 +59,10 @@ def write(
 
     Args:
         root: folder of the data set.
-        num_train, num_val, num_unlabeled, num_teacher: number of images of each list.
+        num_train: number of images of the list, as for the next three.
+        num_val: likewise.
+        num_unlabeled: likewise.
+        num_teacher: likewise.
         size: height and width of the images in pixels.
         side: smallest and largest side of an object's square, as fractions of `size`.
         max_objects: objects of a scene at most; one is left out where it would hide too much of the others.
@@ -86,7 +88,7 @@ def write(
     arguments = {"format": FORMAT, **changed, **{f"num_{k}": v for k, v in counts.items()}}
     at_least = {"size": 32, **{f"num_{k}": 0 for k in counts}}  # smaller digits cannot be recognized
     folder = Path("VOCdevkit") / "VOC2012"
-    return write_checked(root, arguments, at_least, lambda new: _write_files(new / folder, counts, scenes)) / folder
+    return write_checked(root, arguments, at_least, lambda new, _: _write_files(new / folder, counts, scenes)) / folder
 
 
 def _write_files(folder: Path, counts: dict[str, int], scenes: dict[str, Any]) -> None:
@@ -95,10 +97,10 @@ def _write_files(folder: Path, counts: dict[str, int], scenes: dict[str, Any]) -
     sources = {held_out: _sources(held_out, scenes["objects"]) for held_out in (False, True)}
     palette = voc_palette().tobytes()
     lists = {}
-    for split, number in _SPLITS.items():
+    for split, number in SPLITS.items():
         lists[split] = [f"{split}_{k:05d}" for k in range(counts[split])]
         for k, name in enumerate(lists[split]):
-            random = np.random.default_rng([scenes["seed"], scenes["size"], number, k])
+            random = sample_random(scenes["seed"], scenes["size"], number, k)
             image, classes, instances = _scene(
                 sources[split == "val"], scenes["size"], scenes["side"], scenes["max_objects"], random
             )

@@ -24,7 +24,15 @@ class Figure(NamedTuple):
 
 
 def figure(height: int, random: np.random.Generator) -> Figure:
-    """Draw a standing or walking person of about `height` pixels, in the smallest array that holds it."""
+    """Draw a standing or walking person, in the smallest array that holds it.
+
+    Args:
+        height: in pixels, about.
+        random: draws posture, clothes and colors.
+
+    Returns:
+        The person.
+    """
     unit = height * _FINER
     # Room for raised and stretched arms.
     canvas = Image.new("RGBA", (int(1.4 * unit), int(1.35 * unit)))

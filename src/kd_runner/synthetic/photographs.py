@@ -14,14 +14,27 @@ HELD_OUT_COLUMNS = 192  # of 640: the right part of both photographs
 
 
 class Photographs:
-    """Parts of the photographs for the scenes of training or, with `held_out`, of validation."""
+    """Random parts of the photographs.
+
+    Args:
+        held_out: parts for the scenes of validation; else those for training.
+    """
 
     def __init__(self, held_out: bool):
         part = slice(-HELD_OUT_COLUMNS, None) if held_out else slice(None, -HELD_OUT_COLUMNS)
         self.parts = [Image.fromarray(photograph[:, part]) for photograph in load_sample_images().images]
 
     def patch(self, height: int, width: int, random: np.random.Generator) -> NDArray[np.uint8]:
-        """A random part, resized to (height, width, 3)."""
+        """A random part, resized.
+
+        Args:
+            height: in pixels.
+            width: in pixels.
+            random: chooses the part.
+
+        Returns:
+            (height, width, 3).
+        """
         photograph = self.parts[random.integers(len(self.parts))]
         side = int(random.integers(64, HELD_OUT_COLUMNS + 1))
         left = int(random.integers(photograph.width - side + 1))

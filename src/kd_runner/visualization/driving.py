@@ -29,8 +29,15 @@ _GAP, _TEXT = 6, 16
 
 @dataclass(frozen=True)
 class View:
-    """What one source sees: `corners` (N, 8, 3) of boxes as in `geometry.boxes3d`, their `labels` (N,); `lines` (M, P,
-    2 or more), of which x and y count, their `line_labels` (M,); `heat` (X, Y) in 0..1 or None.
+    """What one source sees.
+
+    Attributes:
+        name: of the source.
+        corners: (N, 8, 3) of boxes as in `geometry.boxes3d`.
+        labels: (N,), of the boxes.
+        lines: (M, P, 2 or more), of which x and y count.
+        line_labels: (M,).
+        heat: (X, Y) in 0..1, or None.
     """
 
     name: str
@@ -45,7 +52,8 @@ class DrivingFigure:
     """Draws views in a frame with x to the right, y ahead and z up, in meters, the sensor at the origin.
 
     Args:
-        class_names, line_names: of labels 0, 1, ...; the legend.
+        class_names: of labels 0, 1, ...; the legend.
+        line_names: of labels 0, 1, ...; the legend.
         range_m: half the side of the view from above, and of the heat map.
         ground_z: height at which lines are drawn into the pictures; Bench2Drive's LiDAR is 1.84 m above ground.
         camera_size: (width, height) of a picture in the figure, so that a stretched one can be set right.
@@ -75,11 +83,16 @@ class DrivingFigure:
         lidar2img: Array | None = None,
         points: Array | None = None,
     ) -> NDArray[np.uint8]:
-        """(rows, columns, 3) uint8: a column per view, cameras above, then the view from above, then the heat map.
+        """Draw views side by side: cameras above, then the view from above, then the heat map.
 
         Args:
-            images, lidar2img: pictures (cameras, H, W, 3) and their projections (cameras, 4, 4) to pixels; or None.
-            points: LiDAR points (N, 2 or more), or None.
+            views: what is drawn, a column each.
+            images: pictures (cameras, H, W, 3); None for none.
+            lidar2img: their projections (cameras, 4, 4) to pixels.
+            points: LiDAR points (N, 2 or more); None for none.
+
+        Returns:
+            (rows, columns, 3) uint8.
         """
         heat = any(view.heat is not None for view in views)
         columns = []
@@ -184,7 +197,14 @@ class DrivingFigure:
 
 
 def stack(figures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Figures of one width, one below the other."""
+    """Put figures of one width one below the other.
+
+    Args:
+        figures: (rows, columns, 3) uint8.
+
+    Returns:
+        One figure.
+    """
     return np.asarray(_stack([Image.fromarray(figure) for figure in figures]))
 
 

@@ -11,17 +11,40 @@ from kd_runner.data.voc.transforms import to_pixels
 
 
 def pixels(image: Tensor) -> np.ndarray:
-    """Normalized images (N, 3, H, W) to (N, H, W, 3) uint8."""
+    """Undo the normalization of images.
+
+    Args:
+        image: (N, 3, H, W).
+
+    Returns:
+        (N, H, W, 3) uint8.
+    """
     return (to_pixels(image.float()).permute(0, 2, 3, 1).cpu().numpy() * 255).round().astype(np.uint8)
 
 
 def colors(labels: Tensor) -> np.ndarray:
-    """Labels (N, H, W) to VOC's colors (N, H, W, 3) uint8."""
+    """Labels in VOC's colors.
+
+    Args:
+        labels: (N, H, W).
+
+    Returns:
+        (N, H, W, 3) uint8.
+    """
     return voc_palette()[labels.cpu().numpy()]
 
 
 def table(columns: Mapping[str, np.ndarray], gap: int = 4, title: int = 14) -> np.ndarray:
-    """Columns of N pictures (N, H, W, 3), all of one height, under their names."""
+    """Columns of pictures under their names.
+
+    Args:
+        columns: name to N pictures (N, H, W, 3), all of one height.
+        gap: pixels between pictures.
+        title: height of the names in pixels.
+
+    Returns:
+        (rows, columns, 3) uint8.
+    """
     images = [np.pad(stack, ((0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255) for stack in columns.values()]
     body = np.concatenate([np.concatenate(list(stack), axis=0) for stack in images], axis=1)
     page = Image.fromarray(np.pad(body, ((title, 0), (0, 0), (0, 0)), constant_values=255))
@@ -38,6 +61,9 @@ def enlarge(picture: np.ndarray, width: int = 1200) -> np.ndarray:
     Args:
         picture: (rows, columns, 3) uint8.
         width: columns that are aimed at.
+
+    Returns:
+        (rows, columns, 3) uint8.
     """
     factor = max(1, width // picture.shape[1])
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)

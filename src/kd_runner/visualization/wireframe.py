@@ -13,9 +13,16 @@ _NEAR = 0.3  # meters before the camera
 
 
 def visible_edges(edges: Array, matrix: Array, width: float, height: float) -> tuple[Array, NDArray[np.intp]]:
-    """Edges (N, 2, 3) through a projection (4, 4), cut off at the border of the image and in front of the camera.
+    """Project edges, cut off at the border of the image and in front of the camera.
 
-    Returns pixels (M, 2, 2) as (column, row), and which of the N each came from (M,).
+    Args:
+        edges: (N, 2, 3), meters.
+        matrix: (4, 4), to homogeneous pixels.
+        width: of the image.
+        height: of the image.
+
+    Returns:
+        Pixels (M, 2, 2) as (column, row), and which of the N each came from (M,).
     """
     ends = edges @ matrix[:3, :3].T + matrix[:3, 3]
     which = np.arange(len(edges))
@@ -32,5 +39,12 @@ def visible_edges(edges: Array, matrix: Array, width: float, height: float) -> t
 
 
 def polyline_edges(lines: Array) -> Array:
-    """Polylines (N, P, D) as edges (N * (P - 1), 2, D), line by line."""
+    """Edges of polylines, line by line.
+
+    Args:
+        lines: (N, P, D).
+
+    Returns:
+        (N * (P - 1), 2, D).
+    """
     return np.stack([lines[:, :-1], lines[:, 1:]], 2).reshape(-1, 2, lines.shape[-1])

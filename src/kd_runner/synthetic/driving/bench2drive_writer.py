@@ -23,7 +23,7 @@ from kd_runner.synthetic.driving.raster import render
 from kd_runner.synthetic.driving.road import Array
 from kd_runner.synthetic.driving.scene import EGO_SIZE, Scene, make_scene
 from kd_runner.synthetic.driving.toy_colors import in_toy_colors
-from kd_runner.synthetic.driving.writing import Arguments, clip_random, write_world
+from kd_runner.synthetic.writing import Arguments, sample_random, write_checked
 
 Info = dict[str, Any]
 """What Bench2DriveZoo stores of one frame."""
@@ -58,14 +58,22 @@ def write(
     shorter one. Train and val share no town.
 
     Args:
-        num_train, num_val: clips of each list.
-        num_frames: frames of a clip, at every `frame_stride`-th tick of 10 Hz. The published full targets (2 past and
+        root: a new or empty folder.
+        num_train: clips of the list.
+        num_val: likewise.
+        num_frames: frames of a clip. The published full targets (2 past and
             6 future positions at 0.5 s) need `num_frames >= 41` at stride 1.
-        width, height: of the pictures; 1600 x 900 as published.
+        frame_stride: ticks of 10 Hz from one frame of a clip to the next.
+        width: of the pictures; 1600 x 900 as published.
+        height: likewise.
         min_pixels: an object that fewer pixels of the six pictures show gets num_points 0 (nothing seen), others -1
             (unknown), as Bench2Drive has it. An object that no pixel shows is not annotated at all.
         jpeg_quality: 20 as published, which leaves nothing of small pictures.
         toy_colors: paint every class in a color of its own (`toy_colors.in_toy_colors`).
+        seed: seed of all clips.
+
+    Returns:
+        `root`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -85,7 +93,7 @@ def write(
         "seed": seed,
     }
     lowest = {"num_train": 1, "num_val": 1, "num_frames": 1, "frame_stride": 1, "width": 32, "height": 18}
-    return write_world(root, arguments, lowest, _fill)
+    return write_checked(root, arguments, lowest, _fill)
 
 
 def _fill(folder: Path, arguments: Arguments) -> None:
@@ -98,7 +106,7 @@ def _fill(folder: Path, arguments: Arguments) -> None:
         infos, lists[split] = [], []
         towns = _TOWNS[split]
         for k in range(arguments[f"num_{split}"]):
-            random = clip_random(arguments["seed"], code, k)
+            random = sample_random(arguments["seed"], code, k)
             origin = (_SPACING_M * (k // len(towns)), 0.0)
             scene = make_scene(random=random, route=k, town=towns[k % len(towns)], origin=origin, frames=frames)
             scene = in_toy_colors(scene) if arguments["toy_colors"] else scene
@@ -133,7 +141,15 @@ def frame_info(scene: Scene, frame: int, pixels: Array, width: int, height: int,
     """One entry of the info pickle, with Bench2DriveZoo's keys and conventions.
 
     Args:
+        scene: the clip.
+        frame: its number in the clip.
         pixels: how many pixels of the six pictures show each object (N,).
+        width: of the pictures.
+        height: of the pictures.
+        min_pixels: objects with fewer pixels get num_points 0, others -1.
+
+    Returns:
+        The entry.
     """
     ego2world = scene.ego2world[frame]
     world2ego = np.linalg.inv(ego2world)
@@ -180,7 +196,16 @@ def frame_info(scene: Scene, frame: int, pixels: Array, width: int, height: int,
 
 
 def gt_boxes(scene: Scene, frame: int, world2lidar: Array) -> Array:
-    """Boxes (N, 9) in the LiDAR frame and in Bench2Drive's convention. The velocity is the object's own over ground."""
+    """Boxes in the LiDAR frame and in Bench2Drive's convention. The velocity is the object's own over ground.
+
+    Args:
+        scene: the clip.
+        frame: its number in the clip.
+        world2lidar: (4, 4).
+
+    Returns:
+        (N, 9).
+    """
     objects = scene.objects
     centers = objects.centers[frame] @ world2lidar[:3, :3].T + world2lidar[:3, 3]
     heading = objects.yaws[frame] + np.arctan2(world2lidar[1, 0], world2lidar[0, 0])

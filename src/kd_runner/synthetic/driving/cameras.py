@@ -30,7 +30,15 @@ class Camera:
         return pose
 
     def intrinsic(self, width: int, height: int) -> Array:
-        """The matrix (3, 3) for pictures of this size; square pixels, principal point in the middle."""
+        """Intrinsic matrix; square pixels, principal point in the middle.
+
+        Args:
+            width: of the pictures.
+            height: of the pictures.
+
+        Returns:
+            (3, 3).
+        """
         focal = width / (2 * np.tan(np.radians(self.fov) / 2))
         return np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
 

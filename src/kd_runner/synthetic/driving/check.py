@@ -28,6 +28,16 @@ def reproject(scene: Scene, frame: int, info: Info, *, width: int, height: int) 
 
     Boxes marked as hardly seen (num_points 0) and those narrower than three pixels are left out: no ray through the
     middle of a pixel may meet them.
+
+    Args:
+        scene: the clip.
+        frame: its number in the clip.
+        info: entry of the frame in the info pickle.
+        width: of the pictures.
+        height: of the pictures.
+
+    Returns:
+        The projected centers and what they meet.
     """
     own, hidden, off = 0, 0, []
     boxes = info["gt_boxes"]

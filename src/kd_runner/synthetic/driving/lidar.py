@@ -35,8 +35,10 @@ class Lidar:
     drop_out: float = 0.05
 
     def rays(self) -> Array:
-        """Unit directions (channels, azimuths, 3) in the LiDAR frame; column k looks 360 (k + 0.5) / azimuths degrees
-        left of x.
+        """Unit directions of the rays in the LiDAR frame.
+
+        Returns:
+            (channels, azimuths, 3); column k looks 360 (k + 0.5) / azimuths degrees left of x.
         """
         rise = np.radians(np.linspace(self.lowest, self.highest, self.channels))[:, None]
         turn = 2 * np.pi * (np.arange(self.azimuths) + 0.5) / self.azimuths
@@ -76,8 +78,16 @@ class Hits:
 
 
 def cast(rays: Array, centers: Array, yaws: Array, sizes: Array) -> Hits:
-    """Meet rays (C, A, 3) from the origin, whose columns look as `Lidar.rays` has it, with N boxes: centers (N, 3),
-    yaws (N,), sizes (N, 3). A box around the origin is met from inside never.
+    """Intersect rays from the origin with boxes. A box around the origin is not hit.
+
+    Args:
+        rays: (C, A, 3), with columns as `Lidar.rays` has them.
+        centers: (N, 3), meters.
+        yaws: (N,), radians.
+        sizes: (N, 3), meters.
+
+    Returns:
+        What each ray hits first.
     """
     channels, azimuths = rays.shape[:2]
     distances, first = np.full(channels * azimuths, np.inf), np.full(channels * azimuths, -1)
@@ -98,9 +108,16 @@ def cast(rays: Array, centers: Array, yaws: Array, sizes: Array) -> Hits:
 
 
 def scan(scene: Scene, frame: int, lidar: Lidar, random: np.random.Generator) -> Scan:
-    """What the LiDAR measures at position `frame` of the clip; `random` draws noise and losses.
+    """What the LiDAR measures in one frame. The roof of the ego car is seen too, as in nuScenes.
 
-    The roof of the ego car is seen too, as in nuScenes.
+    Args:
+        scene: the clip.
+        frame: its number in the clip.
+        lidar: the sensor.
+        random: draws noise and losses.
+
+    Returns:
+        The points.
     """
     lidar2world = scene.ego2world[frame] @ lidar2ego()
     world2lidar = np.linalg.inv(lidar2world)

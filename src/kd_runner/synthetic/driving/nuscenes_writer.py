@@ -23,7 +23,7 @@ from kd_runner.synthetic.driving.cameras import lidar2ego
 from kd_runner.synthetic.driving.lidar import Lidar, Scan, scan
 from kd_runner.synthetic.driving.road import Array
 from kd_runner.synthetic.driving.scene import FRAME_S, Scene, make_scene
-from kd_runner.synthetic.driving.writing import Arguments, clip_random, write_world
+from kd_runner.synthetic.writing import Arguments, sample_random, write_checked
 
 Row = dict[str, Any]
 
@@ -87,12 +87,22 @@ def write(
     with the shorter one.
 
     Args:
-        num_train_scenes, num_val_scenes, num_unlabeled_scenes: scenes of the lists `world_train`, `world_val` and
-            `world_unlabeled`; the last one has annotations too, for a reader to leave out.
+        root: a new or empty folder.
+        num_train_scenes: scenes of the list `world_train`.
+        num_val_scenes: of `world_val`.
+        num_unlabeled_scenes: of `world_unlabeled`, which has annotations too, for a reader to leave out.
         num_keyframes: annotated sweeps of a scene, 0.5 s apart.
         sweeps_between: sweeps between two of them, 0 to 4 (nuScenes: 9). As many come before the first key frame, so
             that every key frame has a history.
-        channels, azimuths, max_range, range_noise, drop_out: of the `Lidar`.
+        channels: see `Lidar`, as for the next four.
+        azimuths: see `Lidar`.
+        max_range: see `Lidar`.
+        range_noise: see `Lidar`.
+        drop_out: see `Lidar`.
+        seed: seed of all scenes.
+
+    Returns:
+        `root`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -115,7 +125,7 @@ def write(
     if not 0 <= sweeps_between < _KEY_TICKS:
         raise ValueError(f"sweeps_between={sweeps_between}: must be 0 to {_KEY_TICKS - 1}")
     counts = ("num_train_scenes", "num_val_scenes", "num_keyframes", "channels", "azimuths")
-    return write_world(root, arguments, {"num_unlabeled_scenes": 0, **dict.fromkeys(counts, 1)}, _fill)
+    return write_checked(root, arguments, {"num_unlabeled_scenes": 0, **dict.fromkeys(counts, 1)}, _fill)
 
 
 def _fill(folder: Path, arguments: Arguments) -> None:
@@ -136,7 +146,7 @@ def _fill(folder: Path, arguments: Arguments) -> None:
     for split, code in SPLITS.items():
         splits[split] = []
         for k in range(arguments[split.replace("world", "num") + "_scenes"]):
-            random = clip_random(arguments["seed"], code, k)
+            random = sample_random(arguments["seed"], code, k)
             name, origin = f"{split}-{k:04d}", (1000.0 * (k + 1), 1000.0 * (code + 1))
             scene = make_scene(random=random, route=k, town="", origin=origin, frames=ticks, roadworks=True)
             scans = [scan(scene, frame, lidar, random) for frame in range(len(ticks))]
@@ -153,7 +163,14 @@ def _fill(folder: Path, arguments: Arguments) -> None:
 
 
 def token(*parts: object) -> str:
-    """32 hexadecimal digits that name a row, the same for the same parts."""
+    """Name of a row, the same for the same parts.
+
+    Args:
+        *parts: what the row is of.
+
+    Returns:
+        32 hexadecimal digits.
+    """
     return hashlib.md5("/".join(map(str, parts)).encode(), usedforsecurity=False).hexdigest()
 
 

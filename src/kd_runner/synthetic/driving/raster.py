@@ -20,8 +20,12 @@ _NEAR, _FAR = 0.2, 400.0  # meters: what is nearer is not seen, ground beyond is
 
 @dataclass(frozen=True)
 class Picture:
-    """`image` (H, W, 3) uint8 RGB; `ids` (H, W) int32, the number of the object seen or NOTHING; `depth` (H, W) in m,
-    infinite for the sky.
+    """A camera image, and what each pixel shows.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        ids: (H, W) int32, the number of the object seen, or NOTHING.
+        depth: (H, W) in meters, infinite for the sky.
     """
 
     image: NDArray[np.uint8]
@@ -32,7 +36,19 @@ class Picture:
 def render(
     scene: Scene, frame: int, camera: Camera, *, width: int, height: int, random: np.random.Generator
 ) -> Picture:
-    """What `camera` sees at position `frame` of the clip; `random` draws the noise."""
+    """What a camera sees in one frame.
+
+    Args:
+        scene: the clip.
+        frame: its number in the clip.
+        camera: the camera.
+        width: of the picture.
+        height: of the picture.
+        random: draws the noise.
+
+    Returns:
+        The picture, and what each pixel shows.
+    """
     directions = _directions(camera, width, height)
     rgb, depth = _background(scene, frame, camera, directions)
     ids = np.full((height, width), NOTHING, np.int32)
@@ -118,8 +134,10 @@ def _project_boxes(
 def _hit(
     boxes: Boxes, frame: int, number: int, ego2world: Array, camera: Camera, directions: Array, depth: Array
 ) -> tuple[NDArray[np.bool_], Array, Array, float] | None:
-    """Where rays (h, w, 3) enter a box nearer than `depth`: mask (h, w), distances (n,), places (n, 3) from -1 to 1,
-    and the heading of the box in the ego frame. None if no ray does.
+    """Where rays (h, w, 3) enter a box nearer than `depth` (h, w); None if none does.
+
+    Gives the mask (h, w), distances (n,), positions on the box (n, 3) from -1 to 1, and the box's heading in the ego
+    frame.
     """
     heading = float(boxes.yaws[frame, number] - np.arctan2(ego2world[1, 0], ego2world[0, 0]))
     turn = np.array([[np.cos(heading), np.sin(heading), 0], [-np.sin(heading), np.cos(heading), 0], [0, 0, 1]])

@@ -55,24 +55,54 @@ class Road:
     volumes: tuple[Volume, ...] = ()
 
     def points(self, s: Array, d: Array) -> Array:
-        """World coordinates (..., 2) of road coordinates."""
+        """World coordinates of road coordinates.
+
+        Args:
+            s: meters along the road, any shape.
+            d: meters to the left of its axis, the same shape.
+
+        Returns:
+            (..., 2), meters.
+        """
         k = self.curvature
         along, across = np.sin(k * s) * (1 / k - d), 1 / k - np.cos(k * s) * (1 / k - d)
         c, v = np.cos(self.heading), np.sin(self.heading)
         return np.stack([self.origin[0] + c * along - v * across, self.origin[1] + v * along + c * across], -1)
 
     def headings(self, s: Array) -> Array:
-        """Direction of the axis in radians."""
+        """Direction of the axis.
+
+        Args:
+            s: meters along the road, any shape.
+
+        Returns:
+            Radians, the same shape.
+        """
         return self.heading + self.curvature * s
 
     def coordinates(self, points: Array) -> tuple[Array, Array]:
-        """(s, d) of world coordinates (..., 2)."""
+        """Road coordinates of world coordinates.
+
+        Args:
+            points: (..., 2), meters.
+
+        Returns:
+            s and d (...), meters.
+        """
         c, v = np.cos(self.heading), np.sin(self.heading)
         x, y = points[..., 0] - self.origin[0], points[..., 1] - self.origin[1]
         return self.local_coordinates(c * x + v * y, -v * x + c * y)
 
     def local_coordinates(self, along: Array, across: Array) -> tuple[Array, Array]:
-        """(s, d) from coordinates in the frame of the road's origin; keeps the precision of its arguments."""
+        """Road coordinates from those in the frame of the road's origin; keeps the precision of its arguments.
+
+        Args:
+            along: meters along the road's direction at its origin.
+            across: meters to the left of it.
+
+        Returns:
+            s and d, meters.
+        """
         k, sign = self.curvature, np.sign(self.curvature)
         down = across - 1 / k
         return np.arctan2(sign * along, -sign * down) / k, 1 / k - sign * np.hypot(along, down)
@@ -112,10 +142,19 @@ def main_road(
     """A road with right-hand traffic: `forward` lanes at negative d, `backward` ones at positive d.
 
     Args:
+        origin: where s and d are 0, in meters.
+        heading: direction there, in radians.
+        curvature: of the axis, in 1/m; positive bends left.
+        forward: lanes in the direction of s.
+        backward: lanes against it.
         shoulder: width between the right edge line and the kerb, for parked cars; meters.
         center: type of the line between the directions.
         gap: (from, to) along the road where another one crosses and edge lines stop; None without a crossing.
         stop: type of the volume in front of the crossing, TrafficLight or StopSign; None for none.
+        reach: length of the road to either side of its origin, in meters.
+
+    Returns:
+        The road.
     """
     right, left = -forward * LANE_WIDTH, backward * LANE_WIDTH
     pieces = [(-reach, reach)] if gap is None else [(-reach, gap[0]), (gap[1], reach)]
@@ -131,9 +170,16 @@ def main_road(
 
 
 def crossing_road(main: Road, *, position: float, angle: float, reach: float = 70.0) -> Road:
-    """A straight road of one lane each way over `main` at its s = `position`, turned by `angle` radians to its heading.
+    """A straight road of one lane each way across the main road. Its lines begin outside the kerbs of the main road.
 
-    Its lines begin beyond the kerbs of the main road.
+    Args:
+        main: the main road.
+        position: where it crosses, in meters along the main road.
+        angle: of its heading to that of the main road, in radians.
+        reach: length of the road to either side, in meters.
+
+    Returns:
+        The road.
     """
     origin = main.points(np.array(position), np.array(0.0))
     heading = float(main.headings(np.array(position))) + angle

@@ -37,8 +37,14 @@ WEATHERS = (
 
 @dataclass(frozen=True)
 class Boxes:
-    """N solid boxes at T times: `centers` (T, N, 3), `yaws` (T, N), `sizes` (N, 3) as length, width, height,
-    `colors` (N, 3) from 0 to 1, `surfaces` N names of what is painted on them.
+    """N solid boxes at T times.
+
+    Attributes:
+        centers: (T, N, 3), meters.
+        yaws: (T, N), radians.
+        sizes: (N, 3) as length, width, height.
+        colors: (N, 3) from 0 to 1.
+        surfaces: N names of what is painted on them.
     """
 
     centers: Array
@@ -48,7 +54,14 @@ class Boxes:
     surfaces: tuple[str, ...]
 
     def rows(self, frame: int) -> Array:
-        """Boxes (N, 7) of a frame in the world, as in `geometry.boxes3d` without the velocity."""
+        """Boxes of a frame in the world.
+
+        Args:
+            frame: its number in the clip.
+
+        Returns:
+            (N, 7), as in `geometry.boxes3d` without the velocity.
+        """
         return np.concatenate([self.centers[frame], self.sizes, self.yaws[frame][:, None]], 1)
 
 
@@ -61,9 +74,14 @@ class Scene:
         town: name of the map that the roads are part of.
         frames: frame numbers (T,) at 10 Hz.
         ego2world: poses (T, 4, 4) of the ego car: x forward, y left, z up from the ground.
-        ego_speed, ego_yaw_rate: (T,) in m/s and rad/s; ego_accel (T, 3) in the ego frame, m/s^2.
-        objects: the annotated boxes; scenery: the others (poles, houses).
-        type_ids: N CARLA type names; names: N class names; velocities (T, N, 2) in m/s.
+        ego_speed: (T,) in m/s.
+        ego_yaw_rate: (T,) in rad/s.
+        ego_accel: (T, 3) in the ego frame, m/s^2.
+        objects: the annotated boxes.
+        scenery: the others (poles, houses).
+        type_ids: N CARLA type names.
+        names: N class names.
+        velocities: (T, N, 2) in m/s.
         ids: N numbers that an object keeps.
     """
 
@@ -93,9 +111,20 @@ def make_scene(
     frames: list[int],
     roadworks: bool = False,
 ) -> Scene:
-    """A scene drawn from `random` alone, around `origin` (m): the ego car follows a lane of a gently bent road that
-    another road may cross; cars, vans, trucks, bicycles and pedestrians move, cones, signs and lights stand. With
-    `roadworks` there are barriers and motorcycles, too.
+    """A random scene: the ego car follows a lane of a gently bent road that another road may cross.
+
+    Cars, vans, trucks, bicycles and pedestrians move, cones, signs and lights stand.
+
+    Args:
+        random: draws everything.
+        route: number of the clip's route.
+        town: its name.
+        origin: of the scene in the world, in meters.
+        frames: ticks of 10 Hz.
+        roadworks: with barriers and motorcycles, too.
+
+    Returns:
+        The clip.
     """
     weather = WEATHERS[int(random.integers(len(WEATHERS)))]
     forward, backward = int(random.integers(1, 3)), int(random.integers(1, 3))

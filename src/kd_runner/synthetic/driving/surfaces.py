@@ -16,10 +16,17 @@ Paint = Callable[[Array, Array, Array, Array], Array]
 
 
 def paint(surface: str, local: Array, size: Array, color: Array) -> Array:
-    """Colors (n, 3) of points on a box.
+    """Colors of points on a box.
 
-    `place` (n, 3) runs from -1 to 1 along length (1 = front), width (1 = left) and height (1 = top); on the face that
-    a point lies on, its coordinate is -1 or 1.
+    Args:
+        surface: name of the pattern.
+        local: (n, 3), from -1 to 1 along length (1 = front), width (1 = left) and height (1 = top); on the face that a
+            point lies on, its coordinate is -1 or 1.
+        size: length, width and height in meters.
+        color: of the box, (n, 3) or (3,), in 0..1.
+
+    Returns:
+        (n, 3), in 0..1.
     """
     return _PAINTS.get(surface, _plain)(local, np.abs(local).argmax(1), size, color)
 
@@ -145,12 +152,15 @@ _PAINTS: dict[str, Paint] = {
 
 
 def ground(roads: tuple[Road, ...], spots: list[tuple[Array, Array]], footprint: Array) -> Array:
-    """Colors (H, W, 3) of the ground.
+    """Colors of the ground.
 
     Args:
         roads: the roads, painted one over the other, asphalt over pavement.
         spots: for each road, where a pixel lies in its coordinates: s and d, both (H, W).
         footprint: meters of ground across that a pixel shows, (R, H, W); thin lines fade where it is larger than they.
+
+    Returns:
+        (H, W, 3), in 0..1.
     """
     rgb = np.broadcast_to(np.array(_GRASS, np.float32), (*spots[0][0].shape, 3)).copy()
     for margin, color in ((_PAVEMENT_WIDTH, _PAVEMENT), (0.0, _ASPHALT)):

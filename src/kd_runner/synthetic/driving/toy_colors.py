@@ -21,7 +21,14 @@ _GREY = 0.45
 
 
 def in_toy_colors(scene: Scene) -> Scene:
-    """The same scene with blocks of its class's color, darker behind, gray scenery, and mild weather."""
+    """The same scene with blocks of its class's color, darker behind, gray scenery, and mild weather.
+
+    Args:
+        scene: the clip.
+
+    Returns:
+        The clip in other colors.
+    """
     objects, scenery = scene.objects, scene.scenery
     colors = np.array([COLOURS.get(name, (1.0, 1.0, 1.0)) for name in scene.names]).reshape(-1, 3)
     air = scene.weather
