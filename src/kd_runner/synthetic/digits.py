@@ -39,18 +39,43 @@ class Sources:
 
 
 def surface(patch: Array, random: np.random.Generator) -> Array:
-    """A light tint with the texture of a photograph."""
+    """A light tint with the texture of a photograph.
+
+    Args:
+        patch: part of a photograph, (h, w, 3).
+        random: draws the tint.
+
+    Returns:
+        (h, w, 3) uint8.
+    """
     texture = patch - patch.mean((0, 1))
     return np.clip(random.uniform(150, 255, size=3) + 0.5 * texture, 0, 255).astype(np.uint8)
 
 
 def silhouette(digit: Array, side: int, random: np.random.Generator) -> NDArray[np.bool_]:
-    """The strokes of an 8 x 8 digit as a smooth mask (side, side), rotated by up to 12 degrees."""
+    """The strokes of a digit as a smooth mask, rotated by up to 12 degrees.
+
+    Args:
+        digit: (8, 8) uint8.
+        side: of the mask, in pixels.
+        random: draws the angle.
+
+    Returns:
+        (side, side) bool.
+    """
     grown = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
     turned = grown.rotate(random.uniform(-12, 12), Image.Resampling.BILINEAR)
     return np.asarray(turned) > 80
 
 
 def dim(patch: Array, random: np.random.Generator) -> Array:
-    """The patch at 35 to 65 % of its brightness, random per channel."""
+    """A patch at 35 to 65 % of its brightness, random per channel.
+
+    Args:
+        patch: (h, w, 3).
+        random: draws the brightness.
+
+    Returns:
+        (h, w, 3) uint8.
+    """
     return (patch * random.uniform(0.35, 0.65, size=3)).astype(np.uint8)

@@ -35,7 +35,9 @@ def write(
 
     Args:
         root: folder of the data set.
-        num_train, num_test, num_teacher: number of images of each file.
+        num_train: number of images of each file.
+        num_test: number of images of each file.
+        num_teacher: number of images of each file.
         size: height and width of the images in pixels.
         seed: seed of all images.
 
@@ -48,7 +50,9 @@ def write(
     counts = {"train": num_train, "test": num_test, "teacher": num_teacher}
     arguments = {"format": FORMAT, "size": size, "seed": seed, **{f"num_{k}": v for k, v in counts.items()}}
     at_least = {"size": 12, **{f"num_{k}": 0 for k in counts}}  # smaller digits cannot be recognized
-    return write_checked(root, arguments, at_least, lambda new: _write_files(new / FOLDER, counts, size, seed)) / FOLDER
+    return (
+        write_checked(root, arguments, at_least, lambda new, _: _write_files(new / FOLDER, counts, size, seed)) / FOLDER
+    )
 
 
 def _write_files(folder: Path, counts: dict[str, int], size: int, seed: int) -> None:

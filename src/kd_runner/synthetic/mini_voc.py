@@ -37,7 +37,6 @@ CLASS_NAMES = ("background", *(f"digit {digit}" for digit in range(10)))
 FORMAT = 1
 
 
-
 def write(
     root: str | Path,
     *,
