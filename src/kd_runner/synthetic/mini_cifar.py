@@ -23,7 +23,7 @@ _SPLITS = {"train": 0, "test": 1, "teacher": 2}
 def write(
     root: str | Path,
     *,
-    num_train: int = 400,
+    num_train: int = 200,
     num_test: int = 1000,
     num_teacher: int = 0,
     size: int = 12,
