@@ -84,8 +84,9 @@ def official(root: Path, out: Path) -> None:
 
 
 def reading(root: Path) -> float:
-    """Largest difference between our points (x, y, z, intensity, lag) and the devkit's, which drops those near the
-    sensor from the key frame, too; infinite where their numbers differ.
+    """Largest difference between the points read here (x, y, z, intensity, lag) and the devkit's.
+
+    The devkit drops those near the sensor from the key frame, too. Infinite where the numbers of points differ.
     """
     import numpy as np
 

@@ -97,8 +97,9 @@ def cli(tmp_path: Path, tiny: list[str]) -> Cli:
 
 @pytest.fixture
 def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """`python -m kd_runner` inside this process: no import time. Gives the newest run folder; raises SystemExit where
-    the command would fail.
+    """`python -m kd_runner` inside this process: no import time.
+
+    Gives the newest run folder; raises SystemExit where the command would fail.
     """
     return lambda *words: _start(tmp_path, monkeypatch, *words)
 

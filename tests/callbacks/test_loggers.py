@@ -1,5 +1,6 @@
-"""Loggers other than TensorBoard, through Lightning's common interface. W&B and MLflow by stand-ins that have the
-signatures of Lightning's classes.
+"""Loggers other than TensorBoard, through Lightning's common interface.
+
+W&B and MLflow are stand-ins that have the signatures of Lightning's classes.
 """
 
 import csv

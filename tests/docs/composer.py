@@ -23,8 +23,10 @@ OTHER_FLAGS = {"-m", "--help", "--resolve"}
 
 
 class Composer:
-    """Composes commands. Only the choice of groups is composed, once for all commands that share it; the values are set
-    on a copy by the function that Hydra itself uses for them.
+    """Composes commands.
+
+    Only the choice of groups is composed, once for all commands that share it; the values are set on a copy by the
+    function that Hydra itself uses for them.
     """
 
     def __init__(self, my_kd: Path):

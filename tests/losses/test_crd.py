@@ -175,8 +175,9 @@ def test_what_cannot_work_is_refused(options: dict, message: str) -> None:
 
 @pytest.mark.parametrize("kind", ["own index", "random index", "queue"])
 def test_embeddings_find_each_other_where_the_index_is_the_samples_own(kind: str) -> None:
-    """512 samples, the student's features a noisy linear view of the teacher's. With random indices the loss is as
-    finite, and nothing is learned: retrieval stays near 1/512.
+    """512 samples, the student's features a noisy linear view of the teacher's.
+
+    With random indices the loss is as finite, and nothing is learned: retrieval stays near 1/512.
     """
     generator = torch.Generator().manual_seed(0)
     teacher = torch.randn(512, 32, generator=generator)

@@ -7,7 +7,7 @@ from kd_runner.losses.transfusion import TransFusionLoss
 
 
 def boxes(*centers: tuple[float, float]) -> Tensor:
-    """(1, n, 9)"""
+    """Boxes (1, n, 9) at these centers."""
     return torch.tensor([[[x, y, 0, 4, 2, 1.5, 0, 0, 0] for x, y in centers]])
 
 

@@ -54,7 +54,7 @@ def test_ignored_pixels_do_not_count_whatever_is_predicted_there() -> None:
 
 
 def test_a_class_that_is_predicted_but_not_there_counts_zero() -> None:
-    """mean(.9375, 0) = .46875"""
+    """The mean of .9375 and 0 is .46875."""
     target = torch.zeros(1, 16, dtype=torch.long)
     preds = target.clone()
     preds[0, 0] = 1

@@ -17,8 +17,13 @@ _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside and renames: Lightning's own writer moves a file from the temporary folder, which is a copy where
-    that is another disk. The run's status learns step and cost of every `last.ckpt`.
+    """Writes each checkpoint beside its place and renames it, so that it is there whole or not at all.
+
+    Lightning's own writer moves a file from the temporary folder, which is a copy where that is another disk. Step and
+    cost of every `last.ckpt` are recorded in the run's status.
+
+    Args:
+        run: folder of the run.
     """
 
     def __init__(self, run: RunFolder):

@@ -9,9 +9,11 @@ from kd_runner.errors import ConfigError
 
 
 class EMA(EMAWeightAveraging):
-    """Validates, saves and exports `average = decay * average + (1 - decay) * weights`; training goes on from the raw
-    weights.
+    """Exponential moving average of the weights, which is validated, saved and exported.
 
+        average = decay * average + (1 - decay) * weights
+
+    Training goes on from the raw weights.
     Buffers of floating point are averaged too. Whole numbers (counters, indices of pruned heads) are copied: an average
     of them, rounded down, would be another number.
 

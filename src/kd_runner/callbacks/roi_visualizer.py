@@ -18,14 +18,18 @@ _SHOWN = 120  # pixels of height from which masks are shown as they are; smaller
 
 
 class RoiVisualizer(SegmentationVisualizer):
-    """A row for each of some boxes on the first validation images: the image with its boxes, this one in yellow, then
-    what it holds, truth, teacher, student.
+    """Pictures of some boxes on the first validation images, one row each.
+
+    A row shows the image with its boxes, this one in yellow, then its content, truth, teacher and student.
 
     Args:
         num_images: images.
         rois_per_image: rows an image, or fewer where it has fewer boxes.
         every_n_epochs: how often, in epochs; only after a validation.
-        image, rois, roi_mask, target: batch keys; shapes as `data.coco.dataset.CocoInstances` gives them.
+        image: batch key, as for the next three; shapes as `data.coco.dataset.CocoInstances` gives them.
+        rois: batch key.
+        roi_mask: batch key.
+        target: batch key.
         logits: feature that holds the classes' scores (R, C, h, w), of all boxes or of those that `roi_mask` counts.
     """
 

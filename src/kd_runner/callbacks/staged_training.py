@@ -96,9 +96,7 @@ class StagedTraining(Callback):
 
 
 def _own_groups(optimizer: Any, schedulers: list[Any], own: set[int], scale: float) -> None:
-    """Move parameters out of their groups into new ones at the end, with a scaled learning rate that the schedules
-    move along.
-    """
+    """Move parameters into new groups at the end, with a scaled learning rate that the schedules change along."""
     for number, group in enumerate(list(optimizer.param_groups)):
         moved = [p for p in group["params"] if id(p) in own]
         if not moved:

@@ -63,8 +63,13 @@ def config_dirs(words: list[str]) -> list[str]:
 
 
 def check_renamed(words: list[str]) -> None:
-    """Raises:
-    ConfigError: a word of a version before, with the one of today.
+    """Refuse names of versions before.
+
+    Args:
+        words: of the command line.
+
+    Raises:
+        ConfigError: a word of a version before, with the one of today.
     """
     for word in words:
         key, equals, value = word.lstrip("+~").partition("=")

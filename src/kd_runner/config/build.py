@@ -96,11 +96,12 @@ def student(
     data: DataModule | None = None,
     resume_from: Path | None = None,
 ) -> FeatureExtractor:
-    """The student, from `student.checkpoint` or as it begins: initial weights, or the teacher's (`student.init`), with
-    what is pruned of them.
+    """The student, from `student.checkpoint`, or with initial weights, pruned as `pruning` says.
 
     Args:
-        teacher, data: for a student that is to be trained (`needs_teacher`).
+        cfg: the composed configuration.
+        teacher: for a student that is to be trained (`needs_teacher`); `student.init` may start from its weights.
+        data: likewise.
         resume_from: checkpoint of the run that goes on, from which a pruned student takes its widths.
     """
     module = net(cfg, "student")

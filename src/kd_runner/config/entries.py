@@ -15,8 +15,16 @@ GROUPS = {"loss": "fn._target_", "metric": "fn._target_", "callbacks": "_target_
 
 
 def clean(cfg: DictConfig) -> DictConfig:
-    """Removes what counts as not given, in place: entries and inputs that are null, and what an experiment or its
-    variant sets in an entry that is not chosen.
+    """Remove what counts as not given, in place.
+
+    These are entries and inputs that are null, and what an experiment or its variant sets in an entry that is not
+    chosen.
+
+    Args:
+        cfg: the composed configuration.
+
+    Returns:
+        The same configuration.
 
     Raises:
         ConfigError: the command line sets something in an entry that is not chosen; an entry whose name no file of
@@ -58,8 +66,13 @@ def _is_chosen(cfg: DictConfig, group: str, name: str) -> bool:
 
 
 def check_choices(cfg: DictConfig) -> None:
-    """Raises:
-    ConfigError: nothing is chosen of a group, or a file twice.
+    """Check the choices of `loss`, `metric` and `callbacks`.
+
+    Args:
+        cfg: the composed configuration.
+
+    Raises:
+        ConfigError: nothing is chosen of a group, or a file twice.
     """
     needed = {
         "loss": "choose at least one, e.g. loss=[task_ce]",

@@ -42,8 +42,13 @@ def paths(node: Any, prefix: str = "") -> set[str]:
 
 
 def check(cfg: DictConfig) -> None:
-    """Raises:
-    ConfigError: a key that nothing reads.
+    """Check that every key is known.
+
+    Args:
+        cfg: the composed configuration.
+
+    Raises:
+        ConfigError: a key that nothing reads.
     """
     for role, known in _NETS.items():
         check_known(role, cfg[role], known)
@@ -56,8 +61,15 @@ def check(cfg: DictConfig) -> None:
 
 
 def check_known(key: str, node: Iterable[Any], known: set[str]) -> None:
-    """Raises:
-    ConfigError: a key of the node is not among the known ones.
+    """Check the keys of a node.
+
+    Args:
+        key: the node's own key, for messages.
+        node: its keys.
+        known: the right ones.
+
+    Raises:
+        ConfigError: a key of the node is not among the known ones.
     """
     for name in sorted({str(part) for part in node} - known):
         raise ConfigError(f"{key}.{name}: no such key.{nearest(name, known)}")
@@ -117,8 +129,13 @@ def _composed_keys(overrides: tuple[str, ...], sources: tuple[str, ...]) -> froz
 
 
 def check_read(cfg: DictConfig) -> None:
-    """Raises:
-    ConfigError: the command line or a sweep sets a value that nothing reads in this experiment.
+    """Check that something reads what is set by hand.
+
+    Args:
+        cfg: the composed configuration.
+
+    Raises:
+        ConfigError: the command line or a sweep sets a value that nothing reads in this experiment.
     """
     if not HydraConfig.initialized():
         return
@@ -130,8 +147,13 @@ def check_read(cfg: DictConfig) -> None:
 
 
 def check_missing(cfg: DictConfig) -> None:
-    """Raises:
-    ConfigError: a value that must be given is still `???`.
+    """Check that all mandatory values are given.
+
+    Args:
+        cfg: the composed configuration.
+
+    Raises:
+        ConfigError: a value that must be given is still `???`.
     """
     missing = sorted(path for path, value in flatten(OmegaConf.to_container(cfg)).items() if value == "???")
     if missing:

@@ -45,7 +45,11 @@ def find_file(path: str | Path, role: str = "student") -> Path:
     """The weights file: the path itself, or in the folder of a run its `<role>.safetensors`.
 
     Args:
+        path: a file, or the folder of a run.
         role: `student` or `teacher`; of a folder that has only the other one's file, that is taken.
+
+    Returns:
+        The file.
 
     Raises:
         ConfigError: the folder holds no such file.
@@ -64,6 +68,13 @@ def find_file(path: str | Path, role: str = "student") -> Path:
 def file_of_role(path: str | Path, role: str) -> Path:
     """`find_file` for `<role>.checkpoint` of the configuration.
 
+    Args:
+        path: a file, or the folder of a run.
+        role: `student` or `teacher`.
+
+    Returns:
+        The file.
+
     Raises:
         ConfigError: the folder holds no such file.
     """
@@ -79,6 +90,9 @@ def read(path: str | Path, key: str) -> dict[str, Tensor]:
     Args:
         path: a file, or the folder of a run (`find_file`).
         key: configuration key for messages, `student.checkpoint` or `teacher.checkpoint`.
+
+    Returns:
+        Name to tensor.
 
     Raises:
         ConfigError: no such file, not a checkpoint, cut short, holding objects other than tensors and plain data, or
@@ -145,11 +159,16 @@ def load(
     """Load a checkpoint into a net and report what matched. Nothing is loaded where a name is missing or misfits.
 
     Args:
+        net: filled in place.
+        path: a file, or the folder of a run.
+        key: configuration key for messages.
         strip: prefix that is cut off; where any key has it, keys without it are dropped.
         rename: parts of names, the file's to the net's, replaced in the order given.
         drop: parts of names whose tensors belong to something else (`aux_classifier.`), dropped and counted.
         convert: dotted name of a function that turns tensors of another layout, by name, into the net's; done first.
-        key: configuration key for messages.
+
+    Returns:
+        What matched.
     """
     tensors = read(path, key)
     if convert is not None:
@@ -164,7 +183,18 @@ def fit(
     rename: Mapping[str, str] | None = None,
     drop: Sequence[str] = (),
 ) -> Coverage:
-    """`load` for tensors at hand."""
+    """`load` for tensors at hand.
+
+    Args:
+        net: filled in place.
+        tensors: name to tensor.
+        strip: as for `load`.
+        rename: as for `load`.
+        drop: as for `load`.
+
+    Returns:
+        What matched.
+    """
     coverage, expected, fitting = Coverage(), net.state_dict(), {}
     prefixed = bool(strip) and any(name.startswith(strip) for name in tensors)
     for foreign, value in tensors.items():
@@ -191,6 +221,14 @@ def fit(
 def require(coverage: Coverage, key: str, path: str | Path) -> Coverage:
     """Raise unless every tensor of the net was filled.
 
+    Args:
+        coverage: result of `load`.
+        key: configuration key for messages.
+        path: file of the tensors, for messages.
+
+    Returns:
+        The same result.
+
     Raises:
         ConfigError: with the counts, and the keys to change.
     """
@@ -203,5 +241,12 @@ def require(coverage: Coverage, key: str, path: str | Path) -> Coverage:
 
 
 def pruning_spec(path: Path) -> dict[str, Any] | None:
-    """What a run's own checkpoint says of its pruning (`pruning.spec`); None where the student is not pruned."""
+    """What a run's own checkpoint says of its pruning.
+
+    Args:
+        path: the checkpoint.
+
+    Returns:
+        See `pruning.spec`; None where the student is not pruned.
+    """
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("pruning")  # reads this entry alone

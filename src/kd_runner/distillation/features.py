@@ -109,15 +109,34 @@ class FeatureExtractor:
         return features
 
     def save(self, path: Path) -> None:
-        """Write the net as `.safetensors` that `kd_runner.load_student` rebuilds."""
+        """Write the net as `.safetensors` that `kd_runner.load_student` rebuilds.
+
+        Args:
+            path: the file.
+        """
         save_student(self.net, path, self.net_config, None if self.pruned is None else self.pruned.header)
 
     def one_sample(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Arguments of `net.forward` for the first sample of a batch, on the CPU."""
+        """Arguments of the net for the first sample of a batch, on the CPU.
+
+        Args:
+            batch: name to stacked tensor.
+
+        Returns:
+            Argument of `forward` to tensor.
+        """
         return {argument: batch[name][:1].cpu() for argument, name in self.inputs.items()}
 
     def outputs(self, output: Any, names: Iterable[str]) -> dict[str, Tensor]:
-        """Those of the names that are features on the net's own output (`:...`)."""
+        """Features on the net's own output (`:...`).
+
+        Args:
+            output: what the net returned.
+            names: of features; those elsewhere in the net are left out.
+
+        Returns:
+            Name to tensor.
+        """
         paths = {name: self.features[name] for name in names}
         return {name: self._item(name, output, path[1:]) for name, path in paths.items() if path.startswith(":")}
 
@@ -199,8 +218,10 @@ class FeatureExtractor:
 
 
 def _check_arguments(net: nn.Module, inputs: Mapping[str, str], train_inputs: Mapping[str, str], role: str) -> None:
-    """Raises:
-    ConfigError: `forward` takes no such argument, or needs one that is not given.
+    """Check the names of the arguments of `forward`.
+
+    Raises:
+        ConfigError: `forward` takes no such argument, or needs one that is not given.
     """
     try:
         parameters = inspect.signature(net.forward).parameters

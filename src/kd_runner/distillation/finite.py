@@ -30,6 +30,10 @@ class LossCheck:
     def add(self, step: int, values: Mapping[str, Tensor]) -> None:
         """Add the detached values of a step.
 
+        Args:
+            step: number of the step.
+            values: term to its value.
+
         Raises:
             NonFiniteError: one of them, or of the steps before, is not finite.
         """
@@ -63,6 +67,10 @@ class LossCheck:
 def check_gradients(net: nn.Module, step: int) -> None:
     """Raise where a gradient is not finite; the weights are still those of the step before.
 
+    Args:
+        net: the net.
+        step: number of the step, for the message.
+
     Raises:
         NonFiniteError: with the parameters.
     """
@@ -82,6 +90,10 @@ def check_gradients(net: nn.Module, step: int) -> None:
 def check_weights(net: nn.Module, step: int) -> None:
     """Raise where a weight is not finite.
 
+    Args:
+        net: the net.
+        step: number of the step, for the message.
+
     Raises:
         NonFiniteError: with the tensors.
     """
@@ -94,6 +106,11 @@ def check_weights(net: nn.Module, step: int) -> None:
 
 def check_metrics(values: Mapping[str, float | Tensor], monitored: set[str], step: int) -> None:
     """Raise where a metric that chooses the weights is not finite. Others may be nan: of classes that are absent.
+
+    Args:
+        values: metric to its value.
+        monitored: names of those that must be finite.
+        step: number of the step, for the message.
 
     Raises:
         NonFiniteError: with the metric.

@@ -40,11 +40,24 @@ class InputSpec:
         self.sources = frozenset(source for source, _ in self._names)
 
     def required_features(self, source: str) -> tuple[str, ...]:
-        """Names that are read from one source, each once, in the order of the spec."""
+        """Names that are read from one source, each once, in the order of the spec.
+
+        Args:
+            source: `student`, `teacher` or `batch`.
+
+        Returns:
+            The names.
+        """
         return tuple(name for read, name in self._names if read == source)
 
     def resolve(self, sources: Sources) -> Any:
-        """The tensors, in the structure of the spec: a string gives a tensor, a list a list, a mapping a dict.
+        """Replace the names of the spec by tensors.
+
+        Args:
+            sources: source to its values by name.
+
+        Returns:
+            The structure of the spec: a string gives a tensor, a list a list, a mapping a dict.
 
         Raises:
             ConfigError: a name is not among the values of its source.

@@ -50,6 +50,9 @@ class LossTerm:
     def build(self, arguments: Mapping[str, Any]) -> None:
         """Let `fn` size its projections.
 
+        Args:
+            arguments: example tensors, as for `call`.
+
         Raises:
             ConfigError: it cannot work with these tensors.
         """
@@ -57,7 +60,13 @@ class LossTerm:
             self._call(self.fn.build, arguments)
 
     def value(self, sources: Sources) -> Tensor:
-        """The unweighted value, a scalar tensor.
+        """The unweighted value.
+
+        Args:
+            sources: source to its values by name.
+
+        Returns:
+            A scalar tensor.
 
         Raises:
             ConfigError: see `call`.
@@ -66,6 +75,12 @@ class LossTerm:
 
     def call(self, arguments: Mapping[str, Any]) -> Tensor:
         """The unweighted value for resolved inputs.
+
+        Args:
+            arguments: argument of `fn` to its value.
+
+        Returns:
+            A scalar tensor.
 
         Raises:
             ConfigError: `fn` raised, or returned anything but a scalar tensor.
@@ -114,10 +129,14 @@ def weighted_total(terms: Sequence[LossTerm], values: Mapping[str, Tensor], alph
         values: term name to its unweighted value, a scalar tensor.
         alpha: fraction of distillation in the total, in [0, 1].
 
+    Returns:
+        A scalar tensor.
+
     Raises:
         ValueError: no terms.
 
-    Source: Hinton et al. 2015, arXiv 1503.02531, section 2.
+    Source:
+     Hinton et al. 2015, arXiv 1503.02531, section 2.
     """
     if not terms:
         raise ValueError("a total needs at least one loss term")

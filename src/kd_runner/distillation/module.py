@@ -35,7 +35,8 @@ class Distiller(LightningModule):
         layer_decay: arguments of `optim.layer_factors` besides the net; None for one learning rate.
 
     Attributes:
-        student, teacher: the `FeatureExtractor`s.
+        student: the `FeatureExtractor`s.
+        teacher: the `FeatureExtractor`s.
         net: the student's net; a submodule, so that it is optimized and saved. The teacher is none.
         recorded_teacher: what answers for the teacher in training batches, or None (`teacher_cache`).
 
@@ -76,7 +77,16 @@ class Distiller(LightningModule):
             teacher.net.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "Distiller":
-        """Modules that the student does not train stay in eval mode: no dropout, no noise, no moving statistics."""
+        """Set the training mode.
+
+        Modules that the student does not train stay in eval mode: no dropout, no noise, no moving statistics.
+
+        Args:
+            mode: training or evaluation.
+
+        Returns:
+            The module itself.
+        """
         super().train(mode)
         for module in self.student.frozen:
             module.eval()
@@ -88,10 +98,15 @@ class Distiller(LightningModule):
         return self.student.role
 
     def sources(self, batch: Batch, inputs: InputSpec, recorded: bool = False) -> Sources:
-        """The batch and the features that the inputs need. The teacher runs without gradients, and only if read.
+        """The batch and the features that some inputs need. The teacher runs without gradients, and only if it is read.
 
         Args:
+            batch: name to stacked tensor.
+            inputs: of the terms or metrics.
             recorded: use the recorded teacher where there is one; it knows the training samples alone.
+
+        Returns:
+            `batch`, `student` and `teacher` to their values by name.
         """
         sources: dict[str, Mapping[str, Any]] = {"batch": batch}
         teacher: Callable[[Batch, Iterable[str]], dict[str, Tensor]] | None = self.teacher
@@ -106,7 +121,13 @@ class Distiller(LightningModule):
 
     @torch.no_grad()
     def build_losses(self, example: Batch) -> dict[str, Tensor]:
-        """Let terms make their projections from the features of an example batch; return each term's value.
+        """Let terms make their projections from the features of an example batch.
+
+        Args:
+            example: a small training batch.
+
+        Returns:
+            Term to its unweighted value.
 
         Raises:
             ConfigError: a term cannot work with its inputs.
@@ -123,6 +144,12 @@ class Distiller(LightningModule):
     def task_loss(self, batch: Batch) -> Tensor:
         """Weighted sum of the terms that read no teacher.
 
+        Args:
+            batch: name to stacked tensor.
+
+        Returns:
+            A scalar tensor.
+
         Raises:
             ConfigError: there are none.
         """
@@ -133,7 +160,14 @@ class Distiller(LightningModule):
         return weighted_total(terms, {term.name: term.value(sources) for term in terms}, None)
 
     def loss_values(self, sources: Sources) -> dict[str, Tensor]:
-        """Every term's unweighted value by name."""
+        """Unweighted values of all terms.
+
+        Args:
+            sources: source to its values by name.
+
+        Returns:
+            Term to a scalar tensor.
+        """
         arguments = self.loss_inputs.resolve(sources)
         return {term.name: term.call(arguments[term.name]) for term in self.terms}
 
@@ -174,7 +208,12 @@ class Distiller(LightningModule):
             self.log(name, value, prog_bar="/" not in name.removeprefix("val/"))
 
     def update_metrics(self, metrics: nn.ModuleDict, sources: Sources) -> None:
-        """Update metrics (the module's own, or copies of them) from the sources of a batch."""
+        """Update metrics (the module's own, or copies of them) from the sources of a batch.
+
+        Args:
+            metrics: by name.
+            sources: source to its values by name.
+        """
         arguments = self.metric_inputs.resolve(sources)
         metric: Any
         for name, metric in metrics.items():
@@ -182,7 +221,14 @@ class Distiller(LightningModule):
 
     @staticmethod
     def compute_metrics(metrics: nn.ModuleDict) -> dict[str, Tensor]:
-        """All results by name, of the whole set: compute() adds up the states of all processes. Starts anew."""
+        """Results of metrics over the whole set: the states of all processes are added up, and reset.
+
+        Args:
+            metrics: by name.
+
+        Returns:
+            Result to its value, a scalar tensor.
+        """
         results: dict[str, Tensor] = {}
         metric: Any
         for name, metric in metrics.items():
@@ -192,6 +238,7 @@ class Distiller(LightningModule):
         return results
 
     def configure_optimizers(self) -> Any:
+        """The optimizer, and its schedule with a step per batch."""
         factors = None if self.layer_decay is None else layer_factors(self.net, **self.layer_decay)
         groups = parameter_groups([self.net, self.losses], factors)
         try:
@@ -237,7 +284,11 @@ class Distiller(LightningModule):
         self.place_teacher(self.device)  # a metric may read it, without any training before
 
     def place_teacher(self, device: torch.device) -> None:
-        """Move the teacher, which Lightning does not see, and give it the student's precision."""
+        """Move the teacher, which Lightning does not see, and give it the student's precision.
+
+        Args:
+            device: of the student.
+        """
         if self.teacher is not None:
             dtype = next((p.dtype for p in self.net.parameters() if p.is_floating_point()), None)
             self.teacher.net.to(device=device, dtype=dtype)

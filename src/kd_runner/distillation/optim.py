@@ -14,11 +14,15 @@ from kd_runner.errors import ConfigError, find_module
 def parameter_groups(
     modules: Iterable[nn.Module], factors: Mapping[nn.Parameter, float] | None = None
 ) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: weights, with the optimizer's own weight decay, and vectors (biases,
-    normalization), with none.
+    """Groups of trainable parameters for an optimizer: weights decay, vectors (biases, normalization) do not.
 
-    With `factors` of the learning rate (1 where a parameter has none) two such groups a factor, the highest first,
-    and no empty ones; `lr_factor` in a group says which (`scale_rates`).
+    Args:
+        modules: whose parameters are trained.
+        factors: parameter to the factor of its learning rate, 1 where it has none; None for one rate.
+
+    Returns:
+        One group of weights, with the optimizer's own weight decay, and one of vectors, with none; with `factors` two
+        such groups a factor, the highest first, empty ones left out; `lr_factor` in a group says which (`scale_rates`).
     """
     trainable = [p for module in modules for p in module.parameters() if p.requires_grad]
     if factors is None:
@@ -44,9 +48,13 @@ def layer_factors(net: nn.Module, blocks: str | Sequence[str], decay: float, mod
     positions) decay^(n + 1); all else, outside of `module` or behind its blocks, 1. Takes a pruned net as it is.
 
     Args:
+        net: the student.
         blocks: path in `module` of the container whose children are the blocks, or of each block, in order.
         decay: factor from one block to the one before, in (0, 1]; ORION: 0.9.
         module: path of the backbone in `net`; empty for the net itself.
+
+    Returns:
+        Parameter to its factor.
 
     Raises:
         ConfigError: a path that names nothing, a container without blocks, a decay out of range.
@@ -70,20 +78,33 @@ def layer_factors(net: nn.Module, blocks: str | Sequence[str], decay: float, mod
 
 
 def scale_rates(optimizer: Optimizer) -> Optimizer:
-    """Multiply the learning rate of each group by its `lr_factor`; to be called once, before any schedule is made."""
+    """Multiply the learning rate of each group by its `lr_factor`; to be called once, before any schedule is made.
+
+    Args:
+        optimizer: with groups of `parameter_groups`.
+
+    Returns:
+        The same optimizer.
+    """
     for group in optimizer.param_groups:
         group["lr"] *= group.get("lr_factor", 1.0)
     return optimizer
 
 
 def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, final_factor: float = 0.0) -> LambdaLR:
-    """Linear warm-up from 0, then half a cosine down to `final_factor` of the learning rate (Loshchilov & Hutter 2017,
-    SGDR, equation 5, without restarts).
+    """Linear warm-up from 0, then half a cosine down to a fraction of the learning rate.
 
     Args:
+        optimizer: its learning rates are the highest ones.
         total_steps: optimizer steps of the whole run.
         warmup_steps: steps of the linear part; at most a tenth of a shorter run.
         final_factor: fraction of the learning rate that the last step has.
+
+    Returns:
+        The schedule, to be advanced after each step.
+
+    Source:
+        Loshchilov & Hutter 2017, SGDR, equation 5, without restarts.
     """
     warmup = min(warmup_steps, total_steps // 10)
 
@@ -102,9 +123,14 @@ def multistep(
     """A learning rate that is multiplied by `factor` at the end of each of some epochs.
 
     Args:
+        optimizer: its learning rates are the first ones.
         total_steps: optimizer steps of the whole run.
         epochs: epochs of the whole run.
         milestones: epochs, in rising order.
+        factor: what the rate is multiplied by.
+
+    Returns:
+        The schedule, to be advanced after each step.
 
     Raises:
         ValueError: the milestones do not rise.

@@ -27,6 +27,10 @@ Arguments = tuple[tuple[Tensor, ...], dict[str, Tensor]]
 def copy_weights(student: nn.Module, teacher: nn.Module) -> None:
     """`student.init`: start from the teacher's weights.
 
+    Args:
+        student: filled in place.
+        teacher: of the same architecture.
+
     Raises:
         ConfigError: the nets differ in names or shapes.
     """
@@ -40,6 +44,8 @@ def load_part(student: nn.Module, teacher: nn.Module, *, part: str, file: str) -
     """`student.init`: start one part of the net, its encoder say, from weights of another task.
 
     Args:
+        student: filled in place.
+        teacher: not used.
         part: path of the part, e.g. `features`.
         file: a whole net's weights, or the part's by their names within the net.
 
@@ -53,11 +59,14 @@ def load_part(student: nn.Module, teacher: nn.Module, *, part: str, file: str) -
 
 
 def share_modules(student: FeatureExtractor, trained: str, teacher: nn.Module | None) -> None:
-    """Train one part of the net alone. Everything else is frozen, in eval mode, and the teacher's own modules where a
-    teacher is given.
+    """Train one part of the net alone.
+
+    Everything else is frozen, in eval mode, and the teacher's own modules where a teacher is given.
 
     Args:
+        student: changed in place.
         trained: path of the part, e.g. `img_backbone`.
+        teacher: of the same architecture outside of the part, or None.
     """
     find_module(student.net, trained, "student.trained: the student")
     module, source = student.net, teacher
@@ -80,6 +89,10 @@ def prune(
     """Do the rounds that are due before training, and measure the result.
 
     Args:
+        student: pruned in place.
+        plan: what to prune, by which score, how far and when.
+        terms: losses of the run; those that read no teacher score the units.
+        data: the data module.
         resumed: what the checkpoint of a resumed run has kept: the student takes those widths, nothing is scored.
 
     Raises:

@@ -47,6 +47,8 @@ def save_student(
     """Write the weights of a net as `.safetensors`, atomically. They load into the plain class without this package.
 
     Args:
+        net: the net.
+        path: the file.
         net_config: the resolved configuration of the net; without it `load_student` cannot rebuild the net.
         pruning: `Pruned.header` of a pruned net.
     """
@@ -63,6 +65,12 @@ def save_student(
 
 def read_header(path: str | Path) -> Header:
     """The header of a weights file. Builds and runs nothing.
+
+    Args:
+        path: a file, or the folder of a run.
+
+    Returns:
+        What it says.
 
     Raises:
         ConfigError: the net's configuration is no JSON mapping.
@@ -95,6 +103,9 @@ def load_student(path: str | Path) -> nn.Module:
 
     Args:
         path: `student.safetensors`, or the folder of a run.
+
+    Returns:
+        The net.
 
     Raises:
         ConfigError: no such file, no header, a class that cannot be imported, or weights that do not fit.
@@ -151,6 +162,10 @@ def _targets(node: Any) -> Iterator[Any]:
 
 def check_target(target: Any, path: Path) -> None:
     """Refuse what is no importable name, and what comes from the standard library.
+
+    Args:
+        target: what a header names as the net's class.
+        path: file of the header, for messages.
 
     Raises:
         ConfigError: with the file, the target, and the nearest name where a part is misspelt.

@@ -60,8 +60,10 @@ class RunFolder:
         return read_json(self.status_file) if self.status_file.is_file() else {}
 
     def read_metrics(self) -> dict[str, Any]:
-        """Raises:
-        ConfigError: the file is missing or broken.
+        """Content of `metrics.json`.
+
+        Raises:
+            ConfigError: the file is missing or broken.
         """
         if not self.metrics_file.is_file():
             raise ConfigError(f"{self.metrics_file} is missing: the run did not end")

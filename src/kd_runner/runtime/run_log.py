@@ -7,8 +7,9 @@ FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 class RunLog(logging.Handler):
-    """Keeps records in memory until the run's folder is claimed, then appends them to `run.log` there: a command that
-    is refused leaves no line in the folder of an ended run.
+    """Keeps records in memory until the run's folder is claimed, then appends them to `run.log` there.
+
+    So a command that is refused leaves no line in the folder of an ended run.
     """
 
     def __init__(self) -> None:

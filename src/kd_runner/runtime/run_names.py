@@ -37,8 +37,14 @@ def owner(path: Path) -> Path | None:
 
 
 def check_name(resume: str | None, folder: Path) -> None:
-    """Raises:
-    ConfigError: `resume` names no run, or torchrun's processes have no name to agree on.
+    """Check that the run's folder is the one that `resume` asks for.
+
+    Args:
+        resume: as in the configuration.
+        folder: of the run.
+
+    Raises:
+        ConfigError: `resume` names no run, or torchrun's processes have no name to agree on.
     """
     if folder.name == "job_none" and launcher_pid() is None:
         raise ConfigError("hydra.run.dir: name the run for all its processes: torchrun --rdzv-id NAME ...")

@@ -59,8 +59,13 @@ def arm_config(cfg: DictConfig, seed: int, key: str, settings: Mapping[str, Any]
 
 
 def check_seeds(cfg: DictConfig) -> None:
-    """Raises:
-    ConfigError: no seed, or the same one twice, which would count as two independent runs.
+    """Check `seeds`.
+
+    Args:
+        cfg: the composed configuration.
+
+    Raises:
+        ConfigError: no seed, or the same one twice, which would count as two independent runs.
     """
     if not cfg.seeds:
         raise ConfigError("seeds=[]: give at least one seed, e.g. seeds=[0,1,2]")

@@ -25,8 +25,9 @@ console = Console(width=140, highlight=False)
 
 
 def check(cfg: DictConfig, run: RunFolder) -> None:
-    """Print what would be trained, from what and with which losses, then try what a run does, once: an optimizer step,
-    a validation batch, pictures, a checkpoint and the export, in a temporary folder. Keeps nothing.
+    """Print what would be trained, and try once what a run does. Keeps nothing.
+
+    Tried are an optimizer step, a validation batch, pictures, a checkpoint and the export, in a temporary folder.
 
     Raises:
         ConfigError: the first thing that would fail.
@@ -144,8 +145,10 @@ def _statistics(teacher: FeatureExtractor | None) -> dict[str, torch.Tensor]:
 
 
 def check_indices(terms: list[LossTerm], data: DataModule, count: int = 8) -> None:
-    """A loss that reads an `index` keeps a row for each sample (or object): its number must be the same however the
-    sample is augmented, and nobody else's. Else the loss stays finite and teaches nothing. Below 0 stands for none.
+    """Check the numbers of samples for losses that keep a row for each sample or object (`index`).
+
+    A number must be the same however the sample is augmented, and belong to one sample only: else the loss stays finite
+    and teaches nothing. Numbers below 0 stand for no sample.
 
     Raises:
         ConfigError: numbers that change or are shared; see also `check_memory_rows`.

@@ -143,8 +143,10 @@ def _export_teacher(cfg: DictConfig, folder: Path) -> None:
 
 
 def _check_same_start(folders: list[Path]) -> None:
-    """Raises:
-    ConfigError: arms of one seed started from different weights, so their difference is not the distillation alone.
+    """Check that the arms of one seed started from the same weights.
+
+    Raises:
+        ConfigError: they did not, so their difference is not the distillation alone.
     """
     files = [folder / "student_untrained.safetensors" for folder in folders]
     if len({_weights_digest(file) for file in files}) > 1:

@@ -64,8 +64,9 @@ def check_metrics(cfg: DictConfig, module: Distiller, data: DataModule, callback
 
 
 def one_step(cfg: DictConfig, module: Distiller, data: DataModule) -> None:
-    """One optimizer step and one validation batch with the trainer, precision and callbacks of the run, in one process;
-    then the pictures, a checkpoint, and the export, all in a temporary folder. The module's weights change.
+    """Try once what a run does, with its trainer, precision and callbacks, in one process and a temporary folder.
+
+    One optimizer step, one validation batch, the pictures, a checkpoint and the export. The module's weights change.
 
     Raises:
         ConfigError: what a user can fix.

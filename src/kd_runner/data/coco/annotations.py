@@ -105,7 +105,7 @@ def _check_unique(entries: list[dict[str, Any]], kind: str, key: str, file: Path
 
 
 def _check_box(box: Any, image: dict[str, Any], subject: str) -> None:
-    """Four finite numbers, no negative size, not outside of the image. (Published files hold boxes of size 0.)"""
+    """Four finite numbers, no negative size, not outside of the image. Published files hold boxes of size 0."""
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
         raise ValueError(f"{subject}: bbox {box} is not four finite numbers x, y, width, height")
     x, y, width, height = box

@@ -9,8 +9,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Objects:
-    """M annotated objects: `boxes` (M, 9) as in `geometry.boxes3d`, nan for unknown velocities; `labels`, `ids`,
-    `attributes` (M,) int64.
+    """M annotated objects.
+
+    Attributes:
+        boxes: (M, 9) as in `geometry.boxes3d`, nan for unknown velocities.
+        labels: (M,) int64.
+        ids: (M,) int64.
+        attributes: (M,) int64.
     """
 
     boxes: Tensor

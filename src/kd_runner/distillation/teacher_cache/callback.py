@@ -22,7 +22,8 @@ class RecordTeacher(Callback):
         root_folder: folder of all recorded teachers.
         settings: what the outputs depend on besides weights, features and inputs.
         root: folder of the training data, whose files must stay as they are.
-        views, map_dtype: see `RecordedTeacher`.
+        views: see `RecordedTeacher`.
+        map_dtype: see `RecordedTeacher`.
     """
 
     def __init__(
@@ -73,6 +74,11 @@ class RecordTeacher(Callback):
 
 def check_fixed(samples: Any, inputs: list[str], views: int | None) -> None:
     """Draw a few samples again and again: what the teacher is shown must depend on sample and view alone.
+
+    Args:
+        samples: the training samples.
+        inputs: batch keys that the teacher reads.
+        views: fixed views per sample; None for one.
 
     Raises:
         ConfigError: it does not.

@@ -13,12 +13,26 @@ from torch import nn
 
 
 def digest(parts: Mapping[str, Any]) -> str:
-    """A short name for settings."""
+    """A short name for settings.
+
+    Args:
+        parts: the settings.
+
+    Returns:
+        20 hexadecimal digits.
+    """
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:20]
 
 
 def weights(net: nn.Module) -> str:
-    """SHA-256 of all parameters and buffers, also those outside of the state dict, with names and shapes."""
+    """SHA-256 of all parameters and buffers, also those outside of the state dict, with names and shapes.
+
+    Args:
+        net: the net.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     sha = hashlib.sha256()
     tensors = net.state_dict()
     extra = {name: value for name, value in net.named_buffers(remove_duplicate=False) if name not in tensors}
@@ -30,7 +44,14 @@ def weights(net: nn.Module) -> str:
 
 
 def sources(objects: Iterable[Any]) -> dict[str, str]:
-    """Name to a digest of the source file of classes and functions; installed packages count by name alone."""
+    """Digests of the source files of classes and functions; installed packages count by name alone.
+
+    Args:
+        objects: the classes and functions.
+
+    Returns:
+        Name to digest.
+    """
     digests: dict[str, str] = {}
     for part in objects:
         file = getattr(sys.modules.get(part.__module__), "__file__", None)
@@ -41,7 +62,14 @@ def sources(objects: Iterable[Any]) -> dict[str, str]:
 
 
 def files(root: str | Path) -> dict[str, Any]:
-    """Number, bytes and a digest of names, sizes and times of the files below a folder, hidden ones left out."""
+    """What is known of the files below a folder, hidden ones left out.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        Number, bytes, and a digest of names, sizes and times.
+    """
     entries = sorted(_files(str(root), ""))
     state = hashlib.sha256("\n".join(f"{name} {size} {time}" for name, size, time in entries).encode())
     return {"files": len(entries), "bytes": sum(size for _, size, _ in entries), "state": state.hexdigest()[:20]}
@@ -60,7 +88,16 @@ def _files(folder: str, prefix: str) -> Iterator[tuple[str, int, int]]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs, in words, key by key."""
+    """What differs between two settings, in words.
+
+    Args:
+        before: settings of the stored outputs.
+        now: settings of this run.
+        prefix: key of both, for nested settings.
+
+    Returns:
+        One entry per key that differs.
+    """
     changes = []
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)

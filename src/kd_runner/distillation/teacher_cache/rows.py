@@ -15,7 +15,13 @@ Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 def create(folder: Path, count: int, layout: Layout) -> None:
-    """Arrays of `count` empty rows, one `<name>.npy` each; they take disk space as they fill."""
+    """Create arrays of empty rows, one `<name>.npy` each; they take disk space as they fill.
+
+    Args:
+        folder: where.
+        count: number of rows.
+        layout: name to shape and type of a row.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, (dtype, shape) in {**layout, "checksums": ("uint32", ())}.items():
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (count, *shape))
@@ -45,7 +51,14 @@ class Rows:
             os.close(file)
 
     def missing(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of the rows are not there, or not whole."""
+        """Which rows are not there, or not whole.
+
+        Args:
+            rows: numbers (n,).
+
+        Returns:
+            (n,) bool.
+        """
         for row in rows[~self._known[rows]]:
             stored = int(self._arrays["checksums"][row])
             self._known[row] = stored != 0 and stored == _checksum(self._row(row))
@@ -54,8 +67,9 @@ class Rows:
     def write(self, row: int, values: Mapping[str, NDArray]) -> None:
         """Write a row of every array.
 
-        Raises:
-            ConfigError: the disk is full.
+        Args:
+            row: its number.
+            values: name to value.
         """
         content = {name: np.ascontiguousarray(values[name], self._arrays[name].dtype) for name in self.names}
         try:
@@ -66,7 +80,14 @@ class Rows:
             raise ConfigError(f"cache: the teacher's outputs cannot be written to {self.folder}: {error}") from error
 
     def read(self, rows: NDArray[np.int64]) -> dict[str, NDArray]:
-        """Copies, (len(rows), *shape) by name."""
+        """Read rows.
+
+        Args:
+            rows: numbers (n,).
+
+        Returns:
+            Name to copies, (n, *shape).
+        """
         return {name: self._arrays[name][rows] for name in self.names}
 
     def _row(self, row: int) -> dict[str, NDArray]:
