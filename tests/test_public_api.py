@@ -13,6 +13,9 @@ import kd_runner
 from kd_runner.cli import api
 from kd_runner.distillation import features, inputs, loss_terms, module, student_file
 from kd_runner.errors import ConfigError
+from kd_runner.losses import cosine_features, crd, feature_mse, kl_logits
+from kd_runner.metrics import segmentation_iou
+from kd_runner.pruning import budget
 from kd_runner.pruning import prune as pruner
 
 
@@ -30,7 +33,22 @@ def test_the_import_is_cheap_and_every_name_is_there() -> None:
         kd_runner.lod_student  # noqa: B018
 
 
-@pytest.mark.parametrize("part", [features, inputs, loss_terms, module, pruner])
+@pytest.mark.parametrize(
+    "part",
+    [
+        features,
+        inputs,
+        loss_terms,
+        module,
+        pruner,
+        budget,
+        cosine_features,
+        crd,
+        feature_mse,
+        kl_logits,
+        segmentation_iou,
+    ],
+)
 def test_examples_of_the_docstrings(part) -> None:
     tested = doctest.testmod(part, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert tested.attempted > 0 and tested.failed == 0

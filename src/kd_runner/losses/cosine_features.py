@@ -25,6 +25,14 @@ class CosineFeatures(nn.Module):
 
     Source:
         The projection follows Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015.
+
+    Example:
+        >>> import torch
+        >>> loss = CosineFeatures()
+        >>> student, teacher = [torch.randn(2, 4, 8, 8)], [torch.randn(2, 16, 8, 8)]
+        >>> loss.build(student, teacher)  # one projection from 4 to 16 channels
+        >>> 0 <= loss(student, teacher).item() <= 2
+        True
     """
 
     def __init__(self, channel_dim: int = 1) -> None:

@@ -44,6 +44,14 @@ class CRD(nn.Module):
 
     Source:
         Tian, Krishnan, Isola, "Contrastive Representation Distillation", ICLR 2020, section 3.
+
+    Example:
+        >>> import torch
+        >>> loss = CRD(n_data=8, num_negatives=4, dim=16)
+        >>> student, teacher, index = torch.randn(2, 4), torch.randn(2, 32), torch.tensor([0, 5])
+        >>> loss.build(student, teacher)
+        >>> loss(student, teacher, index).shape
+        torch.Size([])
     """
 
     z: Tensor

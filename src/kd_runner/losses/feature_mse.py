@@ -25,6 +25,12 @@ class FeatureMSE(nn.Module):
 
     Raises:
         ValueError: channel_dim is neither 1 nor -1.
+
+    Example:
+        >>> import torch
+        >>> maps = [torch.arange(8.0).reshape(1, 2, 2, 2)]
+        >>> FeatureMSE(normalize=False)([maps[0] + 3], maps).item()
+        9.0
     """
 
     def __init__(self, normalize: bool = True, channel_dim: int = 1):

@@ -26,6 +26,12 @@ class SegmentationIoU(Metric):
 
     Source:
         Everingham et al., "The Pascal Visual Object Classes Challenge: A Retrospective", IJCV 2015, section 4.3.
+
+    Example:
+        >>> metric = SegmentationIoU(num_classes=2)
+        >>> metric.update(torch.tensor([[[0, 1]]]), torch.tensor([[[0, 0]]]))
+        >>> metric.compute()["miou"]
+        tensor(0.2500)
     """
 
     higher_is_better = True

@@ -24,6 +24,11 @@ class Budget:
         floor: fraction of a block's units that is kept whatever its scores; one unit (one `multiple`) is always kept.
         multiple: kept counts are multiples of this (tensor cores like 8 and 64), the nearest one; a block that is
             kept whole keeps its width.
+
+    Example:
+        >>> scores = {"block": torch.tensor([0.3, 0.1, 0.9, 0.2])}
+        >>> Budget(ratio=0.5).keep(scores)
+        {'block': [0, 2]}
     """
 
     ratio: float
