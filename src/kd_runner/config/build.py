@@ -16,7 +16,7 @@ from kd_runner.config.recorder import teacher_recorder
 from kd_runner.data.images import keep_in_memory
 from kd_runner.data.module import DataModule
 from kd_runner.data.views import FixedAugmentations
-from kd_runner.distillation import checkpoints, student_file
+from kd_runner.distillation import checkpoints, fast_teacher, student_file
 from kd_runner.distillation import student as students
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.inputs import InputSpec
@@ -222,6 +222,10 @@ def distiller(
         alpha=cfg.kd.alpha if teacher is not None else None,
         layer_decay=OmegaConf.to_container(cfg.layer_decay) if cfg.layer_decay else None,  # type: ignore[arg-type]
     )
+    inputs = (module.loss_inputs, module.metric_inputs)
+    names = {name: None for spec in inputs for name in spec.required_features("teacher")}
+    if teacher is not None and names and cfg.teacher.get("fast"):
+        module.teacher = fast_teacher.fold(teacher, example, names, student.net)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed)
         module.build_losses(example)

@@ -28,7 +28,7 @@ _OPEN = (
 )  # fmt: skip
 # What the runner reads of a model. A model file of one's own may be plain.
 _NET = {"net", "inputs", "train_inputs", "features", "checkpoint", "checkpoint_keys", "channels_last", "pretrained"}
-_NETS = {"teacher": _NET, "student": _NET | {"init", "trained"}}
+_NETS = {"teacher": _NET | {"fast"}, "student": _NET | {"init", "trained"}}
 
 
 def paths(node: Any, prefix: str = "") -> set[str]:

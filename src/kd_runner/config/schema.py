@@ -38,6 +38,11 @@ class Net:
 
 
 @dataclass
+class Teacher(Net):
+    fast: bool = MISSING
+
+
+@dataclass
 class Student(Net):
     init: Any = MISSING
     trained: str | None = MISSING
@@ -87,7 +92,7 @@ class Config:
 
     task: Any = MISSING
     scale: str = MISSING
-    teacher: Net = MISSING
+    teacher: Teacher = MISSING
     student: Student = MISSING
     kd: Distillation = MISSING
     data: Any = MISSING

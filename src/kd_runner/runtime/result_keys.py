@@ -17,6 +17,7 @@ NO_EFFECT = (
     "logger",
     "export",
     "threads",
+    "teacher.fast",
     "task.workers",
     "data.num_workers",
     "data.images_in_memory_mb",

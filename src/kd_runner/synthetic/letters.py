@@ -35,5 +35,5 @@ def _draw(letter: str, font: ImageFont.FreeTypeFont) -> NDArray[np.uint8]:
     columns = min(_SIDE, max(2, round(_SIDE * width / height)))
     image = np.zeros((_SIDE, _SIDE), np.uint8)
     first = (_SIDE - columns) // 2
-    image[:, first : first + columns] = large.resize((columns, _SIDE), Image.Resampling.BOX)
+    image[:, first : first + columns] = np.asarray(large.resize((columns, _SIDE), Image.Resampling.BOX))
     return np.minimum(255, 1.3 * image).astype(np.uint8)

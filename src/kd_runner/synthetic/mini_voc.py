@@ -155,7 +155,7 @@ def _free_square(
 ) -> tuple[int, int, int] | None:
     """Random (top, left, side) of a square that hides little of the others; None after ten attempts."""
     for _ in range(10):
-        side = int(size * random.uniform(*side_range))
+        side = int(size * random.uniform(side_range[0], side_range[1]))
         top, left = (int(v) for v in random.integers(0, size - side + 1, size=2))
         overlaps = (
             max(0, min(top + side, t + s) - max(top, t)) * max(0, min(left + side, x + s) - max(left, x)) / (s * s)
