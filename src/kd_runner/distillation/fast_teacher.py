@@ -88,10 +88,10 @@ def _pairs(
             paths.setdefault(module, []).append(path)
     hooks = [
         module.register_forward_hook(
-            lambda _, args, output, path=found[0]: calls.setdefault(path, []).append((args, output))
+            lambda _, args, output, path=of_module[0]: calls.setdefault(path, []).append((args, output))
         )
-        for module, found in paths.items()
-        if len(found) == 1
+        for module, of_module in paths.items()
+        if len(of_module) == 1
     ]
     try:
         features = teacher(batch, names)
