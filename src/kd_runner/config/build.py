@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from kd_runner.config import hardware
+from kd_runner.config import hardware, recipes
 from kd_runner.config.instantiation import instantiate_checked
 from kd_runner.config.recorder import teacher_recorder
 from kd_runner.data.images import keep_in_memory
@@ -82,7 +82,7 @@ def teacher(cfg: DictConfig) -> FeatureExtractor:
     coverage = load(cfg, "teacher", module)
     if coverage is not None:
         log.info("teacher: %s: %s", cfg.teacher.checkpoint, coverage)
-    elif not any(cfg.teacher.net.get(name) for name in ("weights", "pretrained")):
+    elif not recipes.names_weights(OmegaConf.to_container(cfg.teacher.net, resolve=True)):
         raise ConfigError(
             "teacher.checkpoint is null, and teacher.net names no published weights: the teacher would be random. "
             "Give a file, or train one: task=train_teacher"
@@ -161,8 +161,18 @@ def use_weights(node: DictConfig, file: Path) -> None:
 def feature_extractor(cfg: DictConfig, role: str, module: nn.Module) -> FeatureExtractor:
     """The net with the inputs and features of `teacher` or `student`."""
     node = cfg[role]
+    transforms = {
+        key: {name: instantiate_checked(part, f"{role}.{key}.{name}") for name, part in node[key].items()}
+        for key in ("feature_transforms", "input_transforms")
+    }
     features = FeatureExtractor(
-        module, inputs=node.inputs, features=node.features, role=role, train_inputs=node.train_inputs
+        module,
+        inputs=node.inputs,
+        features=node.features,
+        role=role,
+        train_inputs=node.train_inputs,
+        transforms=transforms["feature_transforms"],
+        input_transforms=transforms["input_transforms"],
     )
     features.net_config = OmegaConf.to_container(node.net, resolve=True)  # type: ignore[assignment]
     return features

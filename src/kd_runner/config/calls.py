@@ -1,5 +1,6 @@
 """What `_target_` names: it must exist, and take the arguments that it is given."""
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -7,6 +8,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
+from kd_runner.config.instantiation import instantiate_checked
 from kd_runner.errors import ConfigError, nearest
 
 _CALL_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
@@ -37,9 +39,16 @@ def check_call(key: str, node: dict[str, Any]) -> None:
         return  # built in C, without a signature
     given = set(node) - _CALL_KEYS
     kinds = {p.kind for p in parameters.values()}
-    if inspect.Parameter.VAR_KEYWORD not in kinds:
-        for name in sorted(given - set(parameters)):
-            raise ConfigError(f"{key}.{name}: {node['_target_']} takes no {name!r}.{nearest(name, parameters)}")
+    unknown = sorted(given - set(parameters)) if inspect.Parameter.VAR_KEYWORD not in kinds else []
+    if unknown and dataclasses.is_dataclass(target):
+        # A library may add to what a dataclass takes after its signature was made (configurations of transformers).
+        more = {*dir(target), *getattr(target, "attribute_map", ())}
+        unknown = [name for name in unknown if name not in more]
+        if not unknown:
+            instantiate_checked(node, key)
+            return
+    for name in unknown:
+        raise ConfigError(f"{key}.{name}: {node['_target_']} takes no {name!r}.{nearest(name, parameters)}")
     if node.get("_partial_") or node.get("_args_"):
         return
     # These are completed by the runner.

@@ -24,10 +24,14 @@ _REFERRED_TO = {
 _OPEN = (
     "teacher.features", "student.features", "teacher.inputs", "student.inputs", "teacher.train_inputs",
     "student.train_inputs", "teacher.checkpoint_keys.rename", "student.checkpoint_keys.rename", "task.arms",
-    "task.stages", "layer_decay", "teacher.pretrained", "student.pretrained",
+    "task.stages", "layer_decay", "teacher.pretrained", "student.pretrained", "teacher.feature_transforms",
+    "student.feature_transforms", "teacher.input_transforms", "student.input_transforms",
 )  # fmt: skip
 # What the runner reads of a model. A model file of one's own may be plain.
-_NET = {"net", "inputs", "train_inputs", "features", "checkpoint", "checkpoint_keys", "channels_last", "pretrained"}
+_NET = {
+    *("net", "inputs", "train_inputs", "input_transforms", "features", "feature_transforms"),
+    *("checkpoint", "checkpoint_keys", "channels_last", "pretrained"),
+}
 _NETS = {"teacher": _NET | {"fast"}, "student": _NET | {"init", "trained"}}
 
 

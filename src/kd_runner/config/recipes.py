@@ -1,4 +1,6 @@
-"""What a published recipe asks for: weights to begin with."""
+"""Weights that a net begins with: what a published recipe asks for, and whether a net names any."""
+
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -23,3 +25,19 @@ def check_pretrained(cfg: DictConfig) -> None:
                 f"{role}.net.{argument} is null, and this recipe begins with published weights: give "
                 f"{role}.net.{argument}={value}, {file}or {role}.pretrained=null for random weights"
             )
+
+
+def names_weights(node: Any) -> bool:
+    """Whether the configuration of a net names published weights, or a folder of such; also in an inner net.
+
+    Args:
+        node: plain mappings, lists and values.
+
+    Returns:
+        True for an argument `weights` or `pretrained` that is given, and for a call of `from_pretrained` (Hugging Face).
+    """
+    if isinstance(node, dict):
+        if any(node.get(name) for name in ("weights", "pretrained")):
+            return True
+        return str(node.get("_target_", "")).endswith(".from_pretrained") or any(map(names_weights, node.values()))
+    return isinstance(node, list) and any(map(names_weights, node))

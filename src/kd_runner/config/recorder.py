@@ -28,6 +28,7 @@ def teacher_recorder(cfg: DictConfig) -> Any:
     parts = (
         *("data.train.", "data.unlabeled.", "scale."),
         *("teacher.net.", "teacher.checkpoint_keys.", "teacher.channels_last."),
+        *("teacher.input_transforms.", "teacher.feature_transforms."),
     )
     settings = {key: value for key, value in result_settings(resolved(cfg)).items() if f"{key}.".startswith(parts)}
     settings["precision"] = hardware.precision(cfg)

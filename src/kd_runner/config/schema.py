@@ -31,6 +31,8 @@ class Net:
     inputs: dict[str, str] = MISSING
     train_inputs: dict[str, str] = MISSING
     features: dict[str, str] = MISSING
+    feature_transforms: dict[str, Any] = MISSING
+    input_transforms: dict[str, Any] = MISSING
     checkpoint: str | None = MISSING
     checkpoint_keys: CheckpointKeys = MISSING
     channels_last: bool = MISSING

@@ -6,7 +6,7 @@ output as it is. A path to a buffer gives the buffer, as it is after the pass.
 """
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class FeatureExtractor:
         features: feature name to feature path (`module.path:item`).
         role: `student` or `teacher`; starts every message.
         train_inputs: further arguments, given in training mode only, e.g. the labels for denoising queries.
+        transforms: feature name to a function of (feature, size (H, W) of the images), see `net_transforms`.
+        input_transforms: argument name to a function of the batch's tensor, see `net_transforms`.
 
     Attributes:
         frozen: modules that stay in eval mode while the net trains (`student.share_modules`).
@@ -52,9 +54,16 @@ class FeatureExtractor:
         features: Mapping[str, str],
         role: str = "student",
         train_inputs: Mapping[str, str] | None = None,
+        transforms: Mapping[str, Callable[[Tensor, tuple[int, int] | None], Tensor]] | None = None,
+        input_transforms: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     ):
         self.net, self.inputs, self.features, self.role = net, dict(inputs), dict(features), role
         self.train_inputs = dict(train_inputs or {})
+        self.transforms, self.input_transforms = dict(transforms or {}), dict(input_transforms or {})
+        for group, known in (("feature_transforms", self.features), ("input_transforms", self.inputs)):
+            for name in self.transforms if group == "feature_transforms" else self.input_transforms:
+                if name not in known:
+                    raise ConfigError(f"{role}.{group}.{name}: no such name.{nearest(name, known)}")
         self.frozen: list[nn.Module] = []
         self.pruned: Pruned | None = None
         self.net_config: dict[str, Any] | None = None
@@ -80,13 +89,14 @@ class FeatureExtractor:
         recorded: dict[str, tuple[Tensor, int]] = {}
         hooks = []
         training = self.net.training and torch.is_grad_enabled()
+        arguments = self._arguments(batch)
         try:
             for name in names:
                 path, _, items = self._path(name).partition(":")
                 if path and path not in self._buffers:
                     module = self.net.get_submodule(path)
                     hooks.append(module.register_forward_hook(self._recorder(recorded, name, items, training)))
-            output = self.net(**self._arguments(batch))
+            output = self.net(**self.prepared(arguments))
         except ConfigError:
             raise
         except ValueError as error:  # a net refuses its inputs in its own words
@@ -100,13 +110,13 @@ class FeatureExtractor:
                     f"{self._where(name)}: a later module changes this output in place, so it is not what "
                     "the module returned; set inplace=False there, or read the output of that later module"
                 )
-        features = {name: value for name, (value, _) in recorded.items()} | self.outputs(output, names)
+        features = {name: value for name, (value, _) in recorded.items()} | self._outputs(output, names)
         for name in names:
             if self.features[name] in self._buffers:
                 features[name] = self.net.get_buffer(self.features[name])
             if name not in features:
                 raise ConfigError(self._not_called(name, self._path(name), batch))
-        return features
+        return self._transformed(features, arguments)
 
     def save(self, path: Path) -> None:
         """Write the net as `.safetensors` that `kd_runner.load_student` rebuilds.
@@ -125,20 +135,48 @@ class FeatureExtractor:
         Returns:
             Argument of `forward` to tensor.
         """
-        return {argument: batch[name][:1].cpu() for argument, name in self.inputs.items()}
+        return self.prepared({argument: batch[name][:1].cpu() for argument, name in self.inputs.items()})
 
-    def outputs(self, output: Any, names: Iterable[str]) -> dict[str, Tensor]:
+    def outputs(self, output: Any, names: Iterable[str], arguments: Mapping[str, Any]) -> dict[str, Tensor]:
         """Features on the net's own output (`:...`).
 
         Args:
             output: what the net returned.
             names: of features; those elsewhere in the net are left out.
+            arguments: of the net, as the batch gives them.
 
         Returns:
             Name to tensor.
         """
+        return self._transformed(self._outputs(output, names), arguments)
+
+    def prepared(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """What the net is called with (`input_transforms`).
+
+        Args:
+            arguments: of the net, as the batch gives them.
+
+        Returns:
+            Argument of `forward` to value.
+        """
+        transforms = self.input_transforms
+        return {name: transforms[name](value) if name in transforms else value for name, value in arguments.items()}
+
+    def _outputs(self, output: Any, names: Iterable[str]) -> dict[str, Tensor]:
         paths = {name: self.features[name] for name in names}
         return {name: self._item(name, output, path[1:]) for name, path in paths.items() if path.startswith(":")}
+
+    def _transformed(self, features: dict[str, Tensor], arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+        if not self.transforms:
+            return features
+        images = (value for value in arguments.values() if isinstance(value, Tensor) and value.ndim == 4)
+        size: Any = next((tuple(image.shape[-2:]) for image in images), None)
+        for name in features.keys() & self.transforms.keys():
+            try:
+                features[name] = self.transforms[name](features[name], size)
+            except ValueError as error:
+                raise ConfigError(f"{self.role}.feature_transforms.{name}: {error}") from error
+        return features
 
     def _path(self, name: str) -> str:
         if name not in self.features:
@@ -207,7 +245,7 @@ class FeatureExtractor:
         ]
         try:
             with torch.no_grad():
-                self.net(**self._arguments(batch))
+                self.net(**self.prepared(self._arguments(batch)))
         finally:
             for hook in hooks:
                 hook.remove()

@@ -39,7 +39,7 @@ class Outputs(nn.Module):
         self.names = [name for name, path in features.features.items() if path.startswith(":")]
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor, ...]:
-        outputs = self._features.outputs(self.net(**inputs), self.names)
+        outputs = self._features.outputs(self.net(**self._features.prepared(inputs)), self.names, inputs)
         return tuple(outputs[name] for name in self.names)
 
 
@@ -56,7 +56,9 @@ def only(features: FeatureExtractor, names: Sequence[str]) -> FeatureExtractor:
                 f"export.outputs: {features.role}.features has no output {name!r}.{nearest(name, outputs)}"
             )
     chosen = {name: features.features[name] for name in names}
-    return FeatureExtractor(features.net, features.inputs, chosen, features.role)
+    transforms = {name: value for name, value in features.transforms.items() if name in chosen}
+    inputs = features.input_transforms
+    return FeatureExtractor(features.net, features.inputs, chosen, features.role, None, transforms, inputs)
 
 
 @torch.no_grad()
