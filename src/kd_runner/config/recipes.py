@@ -34,7 +34,7 @@ def names_weights(node: Any) -> bool:
         node: plain mappings, lists and values.
 
     Returns:
-        True for an argument `weights` or `pretrained` that is given, and for a call of `from_pretrained` (Hugging Face).
+        True for an argument `weights` or `pretrained` that is given, and for `from_pretrained` (Hugging Face).
     """
     if isinstance(node, dict):
         if any(node.get(name) for name in ("weights", "pretrained")):

@@ -56,10 +56,8 @@ def fold(
         net.set_submodule(conv_path, fuse_conv_bn_eval(conv, norm))
         after = nn.Sequential(norm.drop, norm.act) if isinstance(norm, BatchNormAct2d) else nn.Identity()
         net.set_submodule(norm_path, after)
-    folded = FeatureExtractor(
-        net.requires_grad_(False).eval(), teacher.inputs, teacher.features, teacher.role, teacher.train_inputs
-    )
-    folded.net_config = teacher.net_config
+    folded = copy.copy(teacher)
+    folded.net = net.requires_grad_(False).eval()
     off = {name: _difference(expected[name], value) for name, value in folded(batch, names).items()}
     worst = max(off, key=off.__getitem__)
     if not off[worst] <= TOLERANCE:
