@@ -29,9 +29,9 @@ def test_images_of_other_statistics_and_size() -> None:
     given = (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
     back = ImageInput(mean.tolist(), std.tolist())
     assert torch.allclose(back(given), pixels, atol=1e-6)
-    wanted = ImageInput(mean.tolist(), std.tolist(), [0.4, 0.4, 0.4], [0.2, 0.2, 0.2], [6, 10])(given)
+    other = ImageInput(mean.tolist(), std.tolist(), [0.4, 0.4, 0.4], [0.2, 0.2, 0.2], [6, 10])(given)
     resized = nn.functional.interpolate(pixels, (6, 10), mode="bilinear", antialias=True)
-    assert torch.allclose(wanted, (resized - 0.4) / 0.2, atol=1e-5)
+    assert torch.allclose(other, (resized - 0.4) / 0.2, atol=1e-5)
 
 
 def test_a_net_reads_and_gives_what_the_transforms_make() -> None:

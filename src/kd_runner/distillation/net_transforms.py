@@ -108,13 +108,13 @@ class Resize:
         Raises:
             ValueError: no map, or no size.
         """
-        wanted = tuple(self.size) if self.size is not None else size
-        if value.ndim != 4 or wanted is None:
+        target_size = tuple(self.size) if self.size is not None else size
+        if value.ndim != 4 or target_size is None:
             raise ValueError(f"Resize takes a map (B, C, h, w) and images or size=[H, W], not {tuple(value.shape)}")
-        if value.shape[-2:] == wanted:
+        if value.shape[-2:] == target_size:
             return value
         corners: dict[str, Any] = {} if self.mode in ("nearest", "nearest-exact", "area") else {"align_corners": False}
-        return F.interpolate(value, wanted, mode=self.mode, **corners)
+        return F.interpolate(value, target_size, mode=self.mode, **corners)
 
 
 @dataclass(frozen=True)
