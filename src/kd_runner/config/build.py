@@ -54,10 +54,10 @@ def training_samples(cfg: DictConfig, part: str) -> Any:
     return FixedAugmentations(samples, cache.views, cache.memory_mb)
 
 
-def net(cfg: DictConfig, role: str) -> nn.Module:
-    """The plain net of `teacher` or `student`, with initial weights that depend on the seed alone."""
+def net(cfg: DictConfig, role: str, seed: int | None = None) -> nn.Module:
+    """The plain net of `teacher` or `student`, with initial weights that depend on the seed alone (default: `seed`)."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(cfg.seed)
+        torch.manual_seed(cfg.seed if seed is None else seed)
         return instantiate_checked(cfg[role].net, f"{role}.net")
 
 

@@ -40,6 +40,7 @@ def _devices(value: Any) -> bool:
 RANGES: dict[str, tuple[Callable[[Any], bool], bool, str]] = {
     "kd.temperature": (_number(0, above=True), False, "a number above 0"),
     "kd.alpha": (_number(0, 1), True, "the fraction of distillation, 0..1, or null"),
+    "kd.null_teacher": (lambda v: v in ("random", "permuted"), True, "random, permuted, or null for the trained one"),
     "kd.teacher_cache.views": (_int_from(1), True, "a whole number from 1, or null for transforms that are not random"),
     "kd.teacher_cache.map_dtype": (lambda v: v in ("float16", "float32"), False, "float16 or float32"),
     "kd.teacher_cache.memory_mb": (_number(0), False, "megabytes, from 0"),

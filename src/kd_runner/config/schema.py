@@ -64,6 +64,7 @@ class Distillation:
     temperature: float = MISSING
     alpha: float | None = MISSING
     teacher_cache: TeacherCache = MISSING
+    null_teacher: str | None = None
 
 
 @dataclass

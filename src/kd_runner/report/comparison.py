@@ -23,6 +23,7 @@ def summarize(
     score_arm: str,
     controls: Sequence[str],
     treated: Sequence[str],
+    nulls: Sequence[str] = (),
 ) -> Summary:
     """Scores, gains and verdicts, as written to `metrics.json`.
 
@@ -34,9 +35,15 @@ def summarize(
         score_arm: arm whose mean is the score of the whole.
         controls: arms that the treated ones are compared with, each of them with each; empty for no gains.
         treated: arms that get a gain and a verdict, Holm-corrected over all of them for each control.
+        nulls: arms with a null teacher, which must not gain: each has a verdict without correction, and its headline is
+            the gain over the easier control.
     """
     scores = {name: [run["metrics"][monitor] for run in runs] for name, runs in results.items()}
     gains = _gains(scores, controls, treated, teacher[monitor]) if controls else {}
+    for name in nulls:
+        (entry,) = _gains(scores, controls, [name], teacher[monitor]).values()
+        easiest = max(entry["against"].values(), key=lambda one: (one["verdict"] == "gain", one["mean"]))
+        gains[name] = {**entry, **easiest, "is_null": True}
     first = next(iter(results.values()))[0]
     return {
         "scale": first["scale"],
@@ -112,8 +119,21 @@ def gain_sentences(name: str, gained: Mapping[str, Any]) -> list[str]:
     Args:
         gained: entry of `gains` in the summary.
     """
+    if gained.get("is_null"):
+        return [_null_sentence(name, gained)]
     others = [entry for control, entry in gained["against"].items() if control != gained["control"]]
     return [_sentence(name, gained, ", the harder control" if others else ""), *(_sentence(name, o) for o in others)]
+
+
+def _null_sentence(name: str, gained: Mapping[str, Any]) -> str:
+    """What the arm says whose teacher knows nothing."""
+    verdict = gained["verdict"]
+    meaning = ": the same losses gain nothing from a teacher that knows nothing."
+    if verdict == "gain":
+        meaning = ". **The gain is not the teacher's**: a teacher that knows nothing brings one as well."
+    elif "no verdict" in verdict:
+        meaning = "; its teacher knows nothing, so a gain here would not be the teacher's."
+    return _sentence(name, gained, " (a null teacher)").removesuffix(".") + meaning
 
 
 def _sentence(name: str, gained: Mapping[str, Any], remark: str = "") -> str:
@@ -126,7 +146,7 @@ def _sentence(name: str, gained: Mapping[str, Any], remark: str = "") -> str:
 
 def reading(summary: Summary) -> str:
     """How to read the numbers: intervals, correction for several arms, and which weights were measured."""
-    count = len(summary["gains"])
+    count = sum(not gained.get("is_null") for gained in summary["gains"].values())
     correction = f", Holm-corrected over the {count} arms compared with the control" if count > 1 else ""
     parts = [f"{READING}{correction}."]
     if any(len(gained["against"]) > 1 for gained in summary["gains"].values()):

@@ -29,7 +29,8 @@ class Row:
             long as another arm), where there is one; of several the harder one.
         against: paired gain over the control.
         closed_percent: percent of the gap between control and teacher that is closed.
-        verdict: of the gain, Holm-corrected over all rows that are compared with the same control.
+        verdict: of the gain, Holm-corrected over all rows that are compared with the same control; a row with a null
+            teacher stands alone.
     """
 
     label: str
@@ -179,8 +180,10 @@ def _compare(section: Section) -> None:
         base = _base(control)
         pairs = [(row, _pairs(control, row)) for row, other in distilled if other == base]
         gains = [(row, gain(*zip(*scores))) for row, scores in pairs if scores]
-        for (row, one), verdict in zip(gains, verdicts([one for _, one in gains])):
-            comparisons.setdefault(id(row), []).append((control, one, verdict))
+        nulls = [pair for pair in gains if pair[0].runs[0].settings.get("kd.null_teacher")]
+        for family in ([pair for pair in gains if pair not in nulls], *([pair] for pair in nulls)):
+            for (row, one), verdict in zip(family, verdicts([one for _, one in family])):
+                comparisons.setdefault(id(row), []).append((control, one, verdict))
     for row, _ in distilled:
         if not (of_row := comparisons.get(id(row))):
             continue

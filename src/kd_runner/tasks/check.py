@@ -12,6 +12,7 @@ from rich.table import Table
 from torch import nn
 
 from kd_runner.config import build
+from kd_runner.config.null_teacher import teacher_of_losses
 from kd_runner.data.module import DataModule
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.loss_terms import LossTerm, weighted_total
@@ -38,7 +39,7 @@ def check(cfg: DictConfig, run: RunFolder) -> None:
     teacher = build.teacher(cfg) if build.needs_teacher(cfg) else None
     student = build.student(cfg, teacher, data)
     example = data.example()
-    module = build.distiller(cfg, student, teacher if build.reads_teacher(cfg) else None, example)
+    module = build.distiller(cfg, student, teacher_of_losses(cfg, teacher), example)
     _show_features(module, example)
     _show_parameters(module)
     _show_losses(module, example)

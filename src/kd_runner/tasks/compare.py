@@ -61,8 +61,9 @@ def _compare(cfg: DictConfig, folder: Path) -> float | None:
     results = {name: arms.results(calls_of_arm) for name, calls_of_arm in calls.items()}
     settings, main_arm = arm_settings(cfg), distilled_arm(cfg)
     controls = control_arms(settings)
-    treated = [name for name in calls if name not in controls]
-    summary = summarize(cfg.monitor, cfg.seeds, teacher_metrics, results, main_arm, controls, treated)
+    nulls = [name for name, own in settings.items() if own.get("kd.null_teacher") is not None]
+    treated = [name for name in calls if name not in (*controls, *nulls)]
+    summary = summarize(cfg.monitor, cfg.seeds, teacher_metrics, results, main_arm, controls, treated, nulls)
     nets = {"teacher": teacher, "student": build.trained(cfg, calls[main_arm][0][1])}
     summary |= {
         "experiment": arms.experiment_name(folder),

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from kd_runner.callbacks.atomic_checkpoints import read_checkpoint
 from kd_runner.callbacks.scheduled_visualizer import ScheduledVisualizer
 from kd_runner.config import build
+from kd_runner.config.null_teacher import teacher_of_losses
 from kd_runner.data.module import DataModule
 from kd_runner.distillation import checkpoints
 from kd_runner.distillation.features import FeatureExtractor
@@ -39,7 +40,7 @@ def train(cfg: DictConfig, run: RunFolder) -> float | None:
         teacher = build.teacher(cfg) if build.needs_teacher(cfg) else None
         last = run.last_checkpoint if run.last_checkpoint.exists() else None
         student = build.student(cfg, teacher, data, last)  # pruned, where `pruning` says so
-        return fit_and_report(cfg, run, data, student, teacher if build.reads_teacher(cfg) else None)
+        return fit_and_report(cfg, run, data, student, teacher_of_losses(cfg, teacher))
 
     return run.run_or_load(cfg, work)
 
