@@ -24,7 +24,7 @@ from kd_runner.distillation.loss_terms import LossTerm
 from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError
 from kd_runner.pruning.pruned import Pruned, rebuild
-from kd_runner.runtime.run_folder import RunFolder
+from kd_runner.runtime.run_folder import TEMPERATURE, RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ def terms(cfg: DictConfig) -> list[LossTerm]:
     made = []
     for name, node in cfg.loss.items():
         inputs: Any = OmegaConf.to_container(node.inputs)
-        shared = OmegaConf.to_container(node.fn).get("temperature") == "${kd.temperature}"  # type: ignore[union-attr]
+        shared = OmegaConf.to_container(node.fn).get("temperature") == TEMPERATURE  # type: ignore[union-attr]
         fn = instantiate_checked(node.fn, f"loss.{name}.fn")
         made.append(LossTerm(name, fn, inputs, node.weight, temperature_is_shared=shared))
     made = [term for term in made if term.weight != 0 and (cfg.kd.enabled or not term.uses_teacher)]

@@ -16,10 +16,6 @@ from kd_runner.runtime.flatten import flatten
 
 # Groups whose files only adjust what other groups define.
 _ADJUSTING = ("experiment", "variant")
-# Values that are read only where the configuration refers to them: key -> who does.
-_REFERRED_TO = {
-    "kd.temperature": "no chosen loss has kd.temperature as its temperature",
-}
 # Mappings whose keys are the user's own.
 _OPEN = (
     "teacher.features", "student.features", "teacher.inputs", "student.inputs", "teacher.train_inputs",
@@ -130,24 +126,6 @@ def _composed_keys(overrides: tuple[str, ...], sources: tuple[str, ...]) -> froz
             if len(kept) == len(words):
                 raise
             words = kept
-
-
-def check_read(cfg: DictConfig) -> None:
-    """Check that something reads what is set by hand.
-
-    Args:
-        cfg: the composed configuration.
-
-    Raises:
-        ConfigError: the command line or a sweep sets a value that nothing reads in this experiment.
-    """
-    if not HydraConfig.initialized():
-        return
-    words = {word.lstrip("+").partition("=")[0] for word in HydraConfig.get().overrides.task}
-    text = str(OmegaConf.to_container(cfg))
-    for key, reason in _REFERRED_TO.items():
-        if key in words and f"${{{key}}}" not in text:
-            raise ConfigError(f"{key}: nothing reads it: {reason}. Take the setting away")
 
 
 def check_missing(cfg: DictConfig) -> None:

@@ -1,19 +1,25 @@
 """The configuration against types, ranges, signatures and feature names: builds nothing, needs no data."""
 
+from collections.abc import Iterable
+
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_runner.config import calls, entries, keys, ranges, recipes
+from kd_runner.config import calls, entries, keys, ranges, recipes, unread
 from kd_runner.config.type_errors import check_types
 from kd_runner.errors import ConfigError, nearest
 
 
-def check(cfg: DictConfig) -> None:
+def check(cfg: DictConfig, set_by_hand: Iterable[str] | None = None) -> None:
     """Raises for what cannot work.
 
+    Args:
+        cfg: the configuration, after `entries.clean`.
+        set_by_hand: keys that must have an effect; None for those of the command line.
+
     Raises:
-        ConfigError: an unknown key, a value that is missing or out of range, a `_target_` that is not there or cannot
-            be called with these arguments, an input that no feature gives.
+        ConfigError: an unknown key, a key without effect, a value that is missing or out of range, a `_target_` that
+            is not there or cannot be called with these arguments, an input that no feature gives.
     """
     check_types(cfg)
     keys.check_missing(cfg)
@@ -24,12 +30,12 @@ def check(cfg: DictConfig) -> None:
     entries.check_choices(cfg)
     ranges.check(cfg)
     keys.check(cfg)
-    keys.check_read(cfg)
     recipes.check_pretrained(cfg)
     calls.locate(cfg.task._target_, "task")
     for key, node in calls.targets(content):
         calls.check_call(key, node)
     _check_inputs(cfg)
+    unread.check(cfg, unread.words() if set_by_hand is None else set_by_hand)
 
 
 def _check_inputs(cfg: DictConfig) -> None:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_runner.errors import ConfigError
 from kd_runner.runtime.ranks import LAUNCHER, is_grouped
-from kd_runner.runtime.run_folder import RunFolder, resolved
+from kd_runner.runtime.run_folder import TEMPERATURE, RunFolder, resolved
 
 SINGLE_PROCESS_TASKS = ("kd_runner.tasks.check.check",)
 HANDOFF = "job.json"
@@ -58,7 +58,11 @@ def run_processes(cfg: DictConfig, run: RunFolder) -> float | None:
     }
     with tempfile.TemporaryDirectory(prefix="kd_runner_") as folder:
         handoff = Path(folder) / HANDOFF
-        content = {"config": OmegaConf.to_yaml(resolved(cfg)), "hydra": run.hydra_files, "path": sys.path}
+        content = {
+            "config": OmegaConf.to_yaml(resolved(cfg, keep=TEMPERATURE)),
+            "hydra": run.hydra_files,
+            "path": sys.path,
+        }
         handoff.write_text(json.dumps({**content, "folder": str(run.path.absolute())}))
         command = [sys.executable, "-m", "kd_runner.cli.worker", str(handoff)]
         processes = []

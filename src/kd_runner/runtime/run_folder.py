@@ -12,11 +12,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from kd_runner.errors import ConfigError
 from kd_runner.runtime.files import read_json, remove_parts, storage_error, write_json, write_text
+from kd_runner.runtime.flatten import flatten
 from kd_runner.runtime.ranks import is_first, launcher_pid
 from kd_runner.runtime.result_keys import differences
 from kd_runner.runtime.run_log import RunLog
 
 log = logging.getLogger(__name__)
+
+# That a loss has the temperature of distillation, and not one of its own, is known by this reference alone.
+TEMPERATURE = "${kd.temperature}"
 
 
 class RunFolder:
@@ -270,9 +274,18 @@ class RunFolder:
             write_text(self.path / ".hydra" / name, text)
 
 
-def resolved(cfg: DictConfig) -> DictConfig:
-    """Plain values where interpolations were: fit for a file, or for a process that does not know our resolvers."""
-    return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[return-value]
+def resolved(cfg: DictConfig, keep: str | None = None) -> DictConfig:
+    """Plain values where interpolations were: fit for a file, or for a process that does not know our resolvers.
+
+    Args:
+        cfg: the configuration.
+        keep: an interpolation that stays, where it is the whole value.
+    """
+    plain: Any = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    for key, value in flatten(OmegaConf.to_container(cfg)).items():
+        if keep is not None and value == keep:
+            OmegaConf.update(plain, key, keep)
+    return plain
 
 
 def _load(file: Path) -> Any:

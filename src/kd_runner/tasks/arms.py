@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_runner.config import entries, validate
+from kd_runner.config import entries, unread, validate
 from kd_runner.distillation.inputs import InputSpec
 from kd_runner.errors import ConfigError, nearest
 from kd_runner.report import gathered_page
@@ -23,7 +23,7 @@ from kd_runner.report.runs import read_folder
 from kd_runner.runtime.files import read_json, write_json, write_text
 from kd_runner.runtime.launch import num_processes
 from kd_runner.runtime.processes import in_parallel
-from kd_runner.runtime.run_folder import RunFolder, resolved
+from kd_runner.runtime.run_folder import TEMPERATURE, RunFolder, resolved
 from kd_runner.tasks.train import train
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def arm_config(cfg: DictConfig, seed: int, key: str, settings: Mapping[str, Any]
         settings: keys in which the arm differs, `a.b.c` to value.
 
     Raises:
-        ConfigError: a key that the configuration does not have.
+        ConfigError: a key that the configuration does not have, or that has no effect in this arm.
     """
     own = cfg.copy()
     own.seed, own.seeds, own.export, own.resume = seed, [seed], None, None
@@ -55,7 +55,8 @@ def arm_config(cfg: DictConfig, seed: int, key: str, settings: Mapping[str, Any]
             parent = OmegaConf.select(own, name.rpartition(".")[0] or "") or own
             hint = nearest(name.rpartition(".")[2], map(str, parent))
             raise ConfigError(f"{key}: no key {name!r} in the configuration.{hint}") from None
-    return entries.clean(resolved(own))
+    unread.check(entries.clean(own), settings, key)
+    return resolved(own, keep=TEMPERATURE)
 
 
 def check_seeds(cfg: DictConfig) -> None:
@@ -80,7 +81,7 @@ def check_arm(cfg: DictConfig, name: str) -> None:
     Raises:
         ConfigError: what `validate.check` finds, or an arm that has no loss to train with.
     """
-    validate.check(cfg)
+    validate.check(cfg, set_by_hand=())
     nodes = [node for node in cfg.loss.values() if node.weight != 0]
     task_losses = [node for node in nodes if "teacher" not in InputSpec(OmegaConf.to_container(node.inputs)).sources]
     if not (nodes if cfg.kd.enabled else task_losses):
