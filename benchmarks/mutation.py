@@ -100,7 +100,7 @@ def mutants(source: str) -> list[Mutant]:
     raised = _Raised()
     module.visit(raised)
     positions = MetadataWrapper(module, unsafe_skip_copy=True).resolve(PositionProvider)
-    found = []
+    changes = []
     for name, mutation in enumerate(mutations):
         old, new = mutation.original_node, mutation.mutated_node
         if id(old) in raised.nodes or isinstance(old, cst.BaseString | cst.Assign | cst.AnnAssign | cst.AugAssign):
@@ -110,8 +110,8 @@ def mutants(source: str) -> list[Mutant]:
         before, after = (" ".join(module.code_for_node(node).split()) for node in (old, new))
         where: Any = positions.get(old)
         line = 0 if where is None else where.start.line
-        found.append(Mutant(name, line, f"{before} -> {after}", partial(_changed, module, old, new)))
-    return found
+        changes.append(Mutant(name, line, f"{before} -> {after}", partial(_changed, module, old, new)))
+    return changes
 
 
 def _changed(module: cst.Module, old: cst.CSTNode, new: cst.CSTNode) -> str:
@@ -120,14 +120,14 @@ def _changed(module: cst.Module, old: cst.CSTNode, new: cst.CSTNode) -> str:
 
 def source_files(rooms: list[str], root: Path = ROOT) -> list[Path]:
     """Files of the named folders and files below src/kd_runner, relative to the root."""
-    found = []
+    sources = []
     for room in rooms:
         path = root / PACKAGE / room
         if not path.exists():
             raise SystemExit(f"{PACKAGE / room}: no such file or folder")
         files = [path] if path.is_file() else sorted(path.rglob("*.py"))
-        found += [file.relative_to(root) for file in files if file.name != "__init__.py"]
-    return found
+        sources += [file.relative_to(root) for file in files if file.name != "__init__.py"]
+    return sources
 
 
 def test_files(source: Path, root: Path = ROOT) -> list[Path]:
@@ -138,13 +138,13 @@ def test_files(source: Path, root: Path = ROOT) -> list[Path]:
         return [own]
     tests = {path.relative_to(root): path.read_text() for path in sorted((root / "tests").rglob("test_*.py"))}
     tests = {path: text for path, text in tests.items() if not SLOW.search(str(path))}
-    near, wanted = own.parent, {source}
+    near, modules = own.parent, {source}
     for _ in range(3):
-        found = [path for path, text in tests.items() if any(_imports(text, one) for one in wanted)]
-        if found:
-            return [path for path in found if near in path.parents] or found
+        users = [path for path, text in tests.items() if any(_imports(text, one) for one in modules)]
+        if users:
+            return [path for path in users if near in path.parents] or users
         code = {path.relative_to(root): path.read_text() for path in (root / PACKAGE).rglob("*.py")}
-        wanted |= {path for path, text in code.items() if any(_imports(text, one) for one in wanted)}
+        modules |= {path for path, text in code.items() if any(_imports(text, one) for one in modules)}
     return []
 
 

@@ -43,10 +43,10 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_changes_of_a_file(mutation: ModuleType) -> None:
-    found = {mutant.change: mutant for mutant in mutation.mutants(SOURCE)}
-    assert {"< low -> <= low", "> 1e6 -> >= 1e6", "x + 1 -> x - 1", "1 -> 2", "0.0 -> 1.0"} <= set(found)
-    assert not any("too large" in change or "str" in change for change in found), "texts of errors stay"
-    minus = found["x + 1 -> x - 1"]
+    changes = {mutant.change: mutant for mutant in mutation.mutants(SOURCE)}
+    assert {"< low -> <= low", "> 1e6 -> >= 1e6", "x + 1 -> x - 1", "1 -> 2", "0.0 -> 1.0"} <= set(changes)
+    assert not any("too large" in change or "str" in change for change in changes), "texts of errors stay"
+    minus = changes["x + 1 -> x - 1"]
     assert minus.line == 10 and minus.code() == SOURCE.replace("x + 1", "x - 1")
 
 
@@ -63,10 +63,10 @@ def test_what_the_tests_notice(mutation: ModuleType, root: Path, monkeypatch: py
     source, tests = Path("src/kd_runner/room/clipped.py"), [Path("tests/room/test_clipped.py")]
     for name in [name for name in sys.modules if name.startswith("kd_runner")]:
         monkeypatch.delitem(sys.modules, name)  # the forked process imports the copy's
-    wanted = ("0.0 -> 1.0", "x + 1 -> x - 1")
-    todo = [mutant for mutant in mutation.mutants(SOURCE) if mutant.change in wanted]
+    chosen = ("0.0 -> 1.0", "x + 1 -> x - 1")
+    todo = [mutant for mutant in mutation.mutants(SOURCE) if mutant.change in chosen]
     rows = list(mutation.trial(source, tests, todo, root, time.monotonic() + 60))
-    assert {row["change"]: row["outcome"] for row in rows} == dict(zip(wanted, ("noticed", "survived")))
+    assert {row["change"]: row["outcome"] for row in rows} == dict(zip(chosen, ("noticed", "survived")))
     assert (root / source).read_text() == SOURCE
 
 
