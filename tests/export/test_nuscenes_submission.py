@@ -64,7 +64,7 @@ def test_best_boxes_in_range_only() -> None:
     rows = [[x, 0.0, 0, 1, 1, 1, 0, 0, 0] for x in (45.0, 45, 20, 21, 22, 5)]
     car, pedestrian = CLASSES.index("car"), CLASSES.index("pedestrian")
     labels = [pedestrian, car, car, car, pedestrian, -1]
-    submitted = submission(rows, labels, [0.99, 0.2, 0.5, 0.4, 0.7, 0.95], max_boxes=2).results["one"]
+    submitted = submission(rows, labels, [0.99, 0.2, 0.5, 0.4, 0.7, 0.95], max_predictions=2).results["one"]
     assert [row["detection_score"] for row in submitted] == pytest.approx([0.7, 0.5])
 
 

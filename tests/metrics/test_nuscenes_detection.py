@@ -187,8 +187,8 @@ def test_shards_in_any_order_equal_one_process() -> None:
 
 def test_only_the_best_boxes_of_a_sample_count() -> None:
     predicted = boxes((0, 0), (20, 0), (10, 0))
-    assert feed(one_class(max_boxes=2), predicted, [0.9, 0.1, 0.8], boxes((0, 0), (10, 0), (20, 0)))["map"] < 0.7
-    assert feed(one_class(max_boxes=3), predicted, [0.9, 0.1, 0.8], boxes((0, 0), (10, 0), (20, 0)))[
+    assert feed(one_class(max_predictions=2), predicted, [0.9, 0.1, 0.8], boxes((0, 0), (10, 0), (20, 0)))["map"] < 0.7
+    assert feed(one_class(max_predictions=3), predicted, [0.9, 0.1, 0.8], boxes((0, 0), (10, 0), (20, 0)))[
         "map"
     ] == pytest.approx(1)
 

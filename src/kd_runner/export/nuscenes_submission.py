@@ -25,7 +25,7 @@ class NuScenesSubmission:
         tokens: of the samples by index, as `[dataset.token(i) for i in range(len(dataset))]`.
         class_names: names of the labels; all of nuScenes' classes.
         class_ranges: m from the ego car; boxes beyond it are left out.
-        max_boxes: best boxes of a sample that are kept.
+        max_predictions: best boxes of a sample that are kept.
 
     Raises:
         ValueError: nuScenes has no such class.
@@ -36,13 +36,13 @@ class NuScenesSubmission:
         tokens: Sequence[str],
         class_names: Sequence[str] = CLASSES,
         class_ranges: Mapping[str, float] | None = None,
-        max_boxes: int = 500,
+        max_predictions: int = 500,
     ):
         for name in class_names:
             if name not in CLASSES:
                 raise ValueError(f"class_names: nuScenes has no class {name!r}.{nearest(name, CLASSES)}")
         ranges = RANGES if class_ranges is None else class_ranges
-        self.tokens, self.class_names, self.max_boxes = list(tokens), list(class_names), max_boxes
+        self.tokens, self.class_names, self.max_predictions = list(tokens), list(class_names), max_predictions
         self.reach = torch.tensor([float(ranges.get(name, 0.0)) for name in class_names] + [0.0], dtype=torch.float64)
         self.results: dict[str, list[dict[str, Any]]] = {}
 
@@ -76,7 +76,7 @@ class NuScenesSubmission:
         boxes = boxes.double()
         distance = torch.linalg.vector_norm(transform(boxes, lidar2local)[:, :2], dim=1)
         near = torch.nonzero(distance < self.reach[labels])[:, 0]
-        kept = near[scores[near].argsort(descending=True, stable=True)][: self.max_boxes]
+        kept = near[scores[near].argsort(descending=True, stable=True)][: self.max_predictions]
         attributes = usual_attributes(boxes, labels, self.class_names)
         rows = []
         for k, box in zip(kept.tolist(), transform(boxes[kept], lidar2global.double()).tolist()):

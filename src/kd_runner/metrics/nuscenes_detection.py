@@ -45,7 +45,7 @@ class NuScenesDetection(RowStateMetric):
         half_turn: classes whose front and back look the same (nuScenes: barrier).
         min_recall: recall below which AP does not count.
         min_precision: precision that counts as 0 in AP.
-        max_boxes: best predictions of a sample that count.
+        max_predictions: best predictions of a sample that count.
     """
 
     predictions: list[Tensor]
@@ -64,7 +64,7 @@ class NuScenesDetection(RowStateMetric):
         half_turn: Sequence[str] = (),
         min_recall: float = 0.1,
         min_precision: float = 0.1,
-        max_boxes: int = 500,
+        max_predictions: int = 500,
     ):
         super().__init__("predictions", "objects")
         self.class_names, self.class_ranges = list(class_names), dict(class_ranges)
@@ -79,7 +79,7 @@ class NuScenesDetection(RowStateMetric):
             raise ValueError(f"tp_threshold={tp_threshold} is not among thresholds={list(thresholds)}")
         self.round_range, self.filter_predictions = round_range, filter_predictions
         self.thresholds, self.tp_threshold, self.errors = list(thresholds), tp_threshold, list(errors)
-        self.half_turn, self.max_boxes = set(half_turn), max_boxes
+        self.half_turn, self.max_predictions = set(half_turn), max_predictions
         self.min_recall, self.min_precision = min_recall, min_precision
 
     def update(
@@ -119,7 +119,7 @@ class NuScenesDetection(RowStateMetric):
             `nds`, `map`, the mean of each error as `mate`, ..., and per class `ap/<class>`, `ate/<class>`, ...
         """
         predictions, objects = (self.table(state, _COLUMNS) for state in (self.predictions, self.objects))
-        predictions = predictions[_best(predictions, self.max_boxes)]
+        predictions = predictions[_best(predictions, self.max_predictions)]
         aps, errors = {}, {}
         for name, reach in self.class_ranges.items():
             label = self.class_names.index(name)
