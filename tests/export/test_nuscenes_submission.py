@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from kd_runner.data.nuscenes.tables import pose
 from kd_runner.data.nuscenes.taxonomy import CLASSES
 from kd_runner.export.nuscenes_submission import NuScenesSubmission
+from kd_runner.geometry.poses import pose
 
 PLACE = torch.from_numpy(pose([1500.0, 820.0, 1.8], [np.cos(0.6), 0.0, 0.0, np.sin(0.6)]))
 LOCAL = PLACE.clone()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from kd_runner.data.nuscenes.tables import pose
 from kd_runner.geometry import boxes3d
 from kd_runner.geometry.boxes3d import corners, footprints, inside, inverse_transform, overlaps, transform
+from kd_runner.geometry.poses import pose
 
 
 def some(count: int, seed: int = 0) -> torch.Tensor:

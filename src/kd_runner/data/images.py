@@ -15,9 +15,12 @@ _room = 0  # bytes that may still be kept
 
 
 def keep_in_memory(megabytes: float) -> None:
-    """Decoded pixels of the files that are read from now on stay in memory, up to so many MB in each process.
+    """Keep decoded pixels of the files that are read from now on in memory.
 
     What was kept before is forgotten. A file that changes afterwards is not read again.
+
+    Args:
+        megabytes: how many MB at most, in each process.
     """
     global _room
     _kept.clear()
@@ -25,7 +28,13 @@ def keep_in_memory(megabytes: float) -> None:
 
 
 def read_rgb(file: Path) -> NDArray[np.uint8]:
-    """Pixels (H, W, 3) of an 8-bit image file of any kind.
+    """Read an 8-bit image file of any kind.
+
+    Args:
+        file: its path.
+
+    Returns:
+        Pixels (H, W, 3).
 
     Raises:
         ValueError: the file is missing, truncated or no image, or has more than 8 bits per channel.
@@ -34,7 +43,13 @@ def read_rgb(file: Path) -> NDArray[np.uint8]:
 
 
 def read_labels(file: Path) -> NDArray[np.uint8]:
-    """Label map (H, W) from a palette or gray image file.
+    """Read a label map from a palette or gray image file.
+
+    Args:
+        file: its path.
+
+    Returns:
+        (H, W).
 
     Raises:
         ValueError: as `read_rgb`, or the file is a color image.

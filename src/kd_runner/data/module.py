@@ -22,7 +22,9 @@ class DataModule(LightningDataModule):
     numbered after the labeled ones). Labeled samples come first in a batch.
 
     Args:
-        train, val, unlabeled: create the datasets; called when first needed.
+        train: creates the labeled training set; called when first needed, as are the next two.
+        val: creates the validation set.
+        unlabeled: creates the unlabeled training set; None for none.
         batch_size: labeled samples of one optimizer step, over all processes and accumulated batches.
         unlabeled_batch_size: unlabeled samples of one optimizer step, counted the same way.
         val_batch_size: samples of a validation batch, in each process.
@@ -88,6 +90,9 @@ class DataModule(LightningDataModule):
         Args:
             reached: returns the number of batches trained so far.
 
+        Returns:
+            The sampler.
+
         Raises:
             ConfigError: a batch size is not divisible by the numbers of processes and accumulated batches, or is
                 larger than its dataset.
@@ -110,7 +115,14 @@ class DataModule(LightningDataModule):
         return ResumableBatchSampler(sizes, accumulated, steps * self.accumulate, self.seed, reached, rank, ranks)
 
     def example(self, count: int = 2) -> dict[str, Any]:
-        """A small batch: the first `count` labeled samples of training, then as many unlabeled ones."""
+        """A small batch: labeled samples of training, then as many unlabeled ones.
+
+        Args:
+            count: labeled samples, the first ones.
+
+        Returns:
+            Name to stacked tensor.
+        """
         order = self.order()
         keys, labeled = order.batch(0), order.batch_sizes[0]
         first = keys[:labeled][:count] + keys[labeled:][:count]
@@ -131,7 +143,14 @@ class DataModule(LightningDataModule):
         return self._loader(self.val, batch_size=self.val_batch_size)
 
     def calibration(self, count: int) -> Iterator[dict[str, Any]]:
-        """Batches of one sample each, the first `count` of training; for quantization."""
+        """Batches of one training sample each; for quantization and for scores of pruning.
+
+        Args:
+            count: how many, the first ones.
+
+        Yields:
+            Name to stacked tensor.
+        """
         for index in range(min(count, self.num_labeled)):
             yield default_collate([self.train[index]])
 

@@ -18,7 +18,11 @@ Key = tuple[int, int]
 
 
 class SampleError(ConfigError):
-    """A sample cannot be read. Raised again by a DataLoader, it drops the worker's traceback from its message."""
+    """A sample cannot be read. Raised again by a DataLoader, it drops the worker's traceback from its message.
+
+    Args:
+        message: what is wrong.
+    """
 
     def __init__(self, message: str):
         super().__init__(message.rpartition("SampleError: ")[2].strip())
@@ -31,7 +35,17 @@ def _permutation(size: int, seed: int, round_: int) -> list[int]:
 
 
 def stream(size: int, seed: int, first: int, count: int) -> list[int]:
-    """Entries first .. first + count - 1 of an endless sequence of permutations of 0 .. size - 1."""
+    """Part of an endless sequence of permutations of 0 .. size - 1.
+
+    Args:
+        size: of a permutation.
+        seed: of the permutations.
+        first: number of the first entry.
+        count: number of entries.
+
+    Returns:
+        The entries.
+    """
     return [_permutation(size, seed, i // size)[i % size] for i in range(first, first + count)]
 
 
@@ -48,7 +62,8 @@ class ResumableBatchSampler(Sampler[list[Key]]):
         steps: batches per epoch.
         seed: seed of order and augmentation.
         reached: returns the number of batches trained so far; called when an iteration starts.
-        rank, num_ranks: number of this process, and of all processes.
+        rank: number of this process.
+        num_ranks: number of all processes.
 
     Yields:
         Lists of (index, augmentation seed), the part of this process.
@@ -77,7 +92,14 @@ class ResumableBatchSampler(Sampler[list[Key]]):
             yield self.batch(step)
 
     def batch(self, step: int) -> list[Key]:
-        """Keys of this process's part of a batch; `step` counts from the start of training."""
+        """Keys of this process's part of a batch.
+
+        Args:
+            step: number of the batch from the start of training.
+
+        Returns:
+            (index, augmentation seed) of each sample.
+        """
         keys, offset = [], 0
         for size, count in zip(self.sizes, self.batch_sizes):
             drawn = stream(size, self.seed, step * count, count)
@@ -90,7 +112,14 @@ class ResumableBatchSampler(Sampler[list[Key]]):
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators of torch (CPU), numpy and Python for a block, and restore them after it."""
+    """Context manager that seeds the global generators of torch (CPU), numpy and Python, and restores them.
+
+    Args:
+        seed: the seed.
+
+    Yields:
+        Nothing.
+    """
     numpy_state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: it would also seed the GPU's generator, which fork_rng does not restore here.
@@ -146,7 +175,8 @@ class EvalShardSampler(Sampler[int]):
 
     Args:
         size: number of samples.
-        rank, num_ranks: number of this process, and of all processes.
+        rank: number of this process.
+        num_ranks: number of all processes.
     """
 
     def __init__(self, size: int, rank: int = 0, num_ranks: int = 1):

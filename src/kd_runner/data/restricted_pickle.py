@@ -42,6 +42,9 @@ def load(path: str | Path, encoding: str = "ASCII") -> Any:
         path: of the file.
         encoding: of text that Python 2 wrote; its numpy arrays are read with `latin1`.
 
+    Returns:
+        The content.
+
     Raises:
         ValueError: the file is missing, damaged, or names anything but plain data; nothing of it has run then.
     """

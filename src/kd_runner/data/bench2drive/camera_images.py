@@ -16,6 +16,9 @@ def read_image(path: Path, token: str) -> Image.Image:
         path: of the image.
         token: name of the frame, for error messages.
 
+    Returns:
+        The image.
+
     Raises:
         ConfigError: the file is missing, cannot be decoded, or is not 8-bit.
     """
@@ -32,6 +35,13 @@ def read_image(path: Path, token: str) -> Image.Image:
 
 def read_images(paths: list[Path], token: str) -> list[Image.Image]:
     """Read the images of a frame; all must have the same size.
+
+    Args:
+        paths: one per camera.
+        token: name of the frame, for error messages.
+
+    Returns:
+        The images.
 
     Raises:
         ConfigError: see `read_image`; or sizes differ.

@@ -86,7 +86,14 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
         return len(self.infos)
 
     def token(self, index: int) -> str:
-        """Bench2Drive's name of a frame, `<folder>_<frame>`."""
+        """Bench2Drive's name of a frame.
+
+        Args:
+            index: number of the frame.
+
+        Returns:
+            `<folder>_<frame>`.
+        """
         return frame_token(self.infos[index])
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:

@@ -18,7 +18,13 @@ _LIDAR_MATRICES = {"lidar2ego": ((4, 4),), "world2lidar": ((4, 4),)}
 
 
 def find_folders(root: Path) -> tuple[Path, Path]:
-    """Folder that image paths are relative to, and folder of the info files.
+    """Find the data below a folder.
+
+    Args:
+        root: as for `Bench2Drive`.
+
+    Returns:
+        Folder that image paths are relative to, and folder of the info files.
 
     Raises:
         ValueError: `root` holds no Bench2Drive.
@@ -42,6 +48,9 @@ def load_infos(folder: Path, split: str, cameras: Sequence[str], first: int = 0,
         cameras: cameras that every frame needs.
         first: first frame.
         last: frame after the last one, None for the end of the list.
+
+    Returns:
+        The entries.
 
     Raises:
         ValueError: the file, the frame and what was expected.
@@ -69,12 +78,23 @@ def load_infos(folder: Path, split: str, cameras: Sequence[str], first: int = 0,
 
 
 def frame_token(info: Info) -> str:
-    """Bench2Drive's name of a frame, `<folder>_<frame>`."""
+    """Bench2Drive's name of a frame.
+
+    Args:
+        info: entry of the frame.
+
+    Returns:
+        `<folder>_<frame>`.
+    """
     return f"{info['folder']}_{info['frame_idx']}"
 
 
 def check_info(info: Any, cameras: Sequence[str]) -> None:
     """Check keys, shapes and values of one frame.
+
+    Args:
+        info: entry of the frame.
+        cameras: cameras that it needs.
 
     Raises:
         ValueError: what was expected.
@@ -144,6 +164,13 @@ def _token_text(info: Any) -> str:
 
 def load_maps(folder: Path, towns: set[str]) -> dict[str, TownMap]:
     """Maps of the towns from `b2d_map_infos.pkl`.
+
+    Args:
+        folder: folder of the info files.
+        towns: names of towns.
+
+    Returns:
+        Town to map.
 
     Raises:
         ValueError: the file, the town and what was expected.

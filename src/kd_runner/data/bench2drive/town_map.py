@@ -88,7 +88,15 @@ def _to_lidar(points: Array, world2lidar: Array) -> Array:
 
 
 def resample(points: Array, num_points: int) -> Array:
-    """`num_points` points at equal distances along a polyline `(n, 2)`, both ends included."""
+    """Points at equal distances along a polyline, both ends included.
+
+    Args:
+        points: `(n, 2)`.
+        num_points: points of the result.
+
+    Returns:
+        `(num_points, 2)`.
+    """
     length = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
     position = np.linspace(0.0, length[-1], num_points)
     return np.stack([np.interp(position, length, points[:, axis]) for axis in (0, 1)], 1)

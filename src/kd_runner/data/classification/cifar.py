@@ -32,7 +32,8 @@ class Cifar(Dataset[dict[str, Tensor]]):
         split: `train` or `test`; of CIFAR-10 also the name of one file.
         transform: maps pixels (3, H, W) uint8 to such; None for the images as they are.
         num_classes: labels are 0 .. num_classes - 1.
-        mean, std: normalization per channel, for values in 0..1.
+        mean: subtracted per channel, for values in 0..1.
+        std: divides what is left, per channel.
         labels: entry of the files that holds the labels: `fine_labels` (100 classes), `coarse_labels` (20).
 
     Raises:

@@ -27,7 +27,8 @@ class ImageFolder(Dataset[dict[str, Tensor]]):
         split: name of the folder in it; empty for `root` itself.
         transform: maps pixels (3, H, W) uint8 to such, all of one size.
         num_classes: number of class folders.
-        mean, std: normalization per channel, for values in 0..1 (ImageNet's).
+        mean: subtracted per channel, for values in 0..1 (ImageNet's).
+        std: divides what is left, per channel.
 
     Raises:
         ValueError: a folder is missing, has another number of classes, or a class without images. On access: a file

@@ -11,7 +11,8 @@ class Normalize:
     """`(pixel / 255 - mean) / std` of uint8 images.
 
     Args:
-        mean, std: of red, green and blue, for values in 0..1.
+        mean: of red, green and blue, for values in 0..1.
+        std: of red, green and blue, for values in 0..1.
 
     Raises:
         ValueError: not three numbers each, or a std that is not above 0.

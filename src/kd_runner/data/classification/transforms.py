@@ -17,6 +17,9 @@ def shift(pad: int = 4, flip: float = 0.5) -> Transform:
         pad: largest shift in pixels.
         flip: probability of mirroring.
 
+    Returns:
+        Callable on pixels (3, H, W) uint8.
+
     Source:
         He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2.
     """
@@ -34,8 +37,12 @@ def train_crop(size: int = 224, scale: Sequence[float] = (0.08, 1.0), flip: floa
     """ImageNet's augmentation: a random part of the image, resized to size x size, mirrored at random.
 
     Args:
+        size: height and width of the result in pixels.
         scale: fraction of the area that the part has, from and to.
         flip: probability of mirroring.
+
+    Returns:
+        Callable on pixels (3, H, W) uint8.
 
     Source:
         Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6.
@@ -44,5 +51,13 @@ def train_crop(size: int = 224, scale: Sequence[float] = (0.08, 1.0), flip: floa
 
 
 def center_crop(size: int = 224, resize: int = 256) -> Transform:
-    """The center size x size of the image, after its shorter side was resized to `resize`."""
+    """ImageNet's evaluation: the center of the image, after its shorter side was resized.
+
+    Args:
+        size: height and width of the result in pixels.
+        resize: shorter side of the image before the crop.
+
+    Returns:
+        Callable on pixels (3, H, W) uint8.
+    """
     return v2.Compose([v2.Resize(resize, antialias=True), v2.CenterCrop(size)])

@@ -43,7 +43,8 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
         root: folder of the data set.
         images: folder of the images, below `root`.
         annotations: json file of boxes and segmentations (polygons or run lengths), below `root`.
-        image_size, mask_size: (height, width) of the image and of a region's labels, in pixels.
+        image_size: (height, width) of the image, in pixels.
+        mask_size: (height, width) of a region's labels.
         category: name of the category.
         max_rois: N.
         min_side: a box whose width or height is below this number of original pixels is no ROI.

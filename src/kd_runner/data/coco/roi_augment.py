@@ -19,7 +19,9 @@ class RoiAugment:
         scale: lowest and highest zoom: above 1 a random window of the image is shown, below 1 the image is put at a
             random position of a larger canvas. (1, 1): the image unchanged.
         box_noise: each side of a box moves by up to this fraction of the box's width or height, as with a detector.
-        brightness, contrast, saturation: strengths of `ColorJitter`; all 0 omits it.
+        brightness: strengths of `ColorJitter`; all 0 omits it.
+        contrast: strengths of `ColorJitter`; all 0 omits it.
+        saturation: strengths of `ColorJitter`; all 0 omits it.
 
     Raises:
         ValueError: scale or box_noise out of range.
@@ -44,11 +46,26 @@ class RoiAugment:
         self._jitter = v2.ColorJitter(brightness, contrast, saturation) if jitter else v2.Identity()
 
     def color(self, image: Tensor) -> Tensor:
-        """Jitter the colors of an image (3, h, w) uint8."""
+        """Jitter the colors of an image.
+
+        Args:
+            image: (3, h, w) uint8.
+
+        Returns:
+            The same shape and type.
+        """
         return self._jitter(image)
 
     def view(self, height: int, width: int) -> NDArray[np.float64]:
-        """A random window x1, y1, x2, y2 in whole pixels, of the image's aspect ratio; possibly larger than it."""
+        """A random window of the image's aspect ratio; possibly larger than the image.
+
+        Args:
+            height: of the image.
+            width: of the image.
+
+        Returns:
+            x1, y1, x2, y2 in whole pixels.
+        """
         factor = self.low + (self.high - self.low) * torch.rand(()).item()
         shown = np.array([max(1, round(width / factor)), max(1, round(height / factor))])
         corner = np.floor((np.array([width, height]) - shown) * torch.rand(2).numpy() + 0.5)
@@ -59,6 +76,13 @@ class RoiAugment:
         return torch.rand(()).item() < self.flip
 
     def shaken(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Add noise to every side of boxes (n, 4)."""
+        """Add noise to every side of boxes.
+
+        Args:
+            boxes: (n, 4).
+
+        Returns:
+            (n, 4).
+        """
         sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
         return boxes + self.box_noise * sides * (2 * torch.rand(boxes.shape).numpy() - 1)

@@ -9,7 +9,16 @@ from kd_runner.data.nuscenes.taxonomy import ATTRIBUTES, MOVING_SPEED, attribute
 
 
 def usual_attributes(boxes: Tensor, labels: Tensor, class_names: Sequence[str]) -> Tensor:
-    """Numbers in ATTRIBUTES (...) of boxes (..., 9) with labels (...), -1 where there is none."""
+    """Attributes that boxes usually have at their speed.
+
+    Args:
+        boxes: (..., 9).
+        labels: (...).
+        class_names: names of the labels.
+
+    Returns:
+        Numbers in ATTRIBUTES (...), -1 where there is none.
+    """
     names = [[attribute_of(name, speed) for speed in (0.0, 2 * MOVING_SPEED)] for name in class_names]
     numbers = [[ATTRIBUTES.index(name) if name else -1 for name in pair] for pair in names]
     table = torch.tensor([*numbers, [-1, -1]], device=labels.device)  # the last row is for label -1

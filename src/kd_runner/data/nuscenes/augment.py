@@ -14,7 +14,11 @@ from kd_runner.geometry.boxes3d import wrap_angle
 
 
 class RandomFlip:
-    """Mirror left and right, front and back, each with probability `chance`."""
+    """Mirror left and right, front and back.
+
+    Args:
+        chance: probability of each.
+    """
 
     def __init__(self, chance: float = 0.5):
         self.chance = chance
@@ -45,7 +49,11 @@ class RandomPose:
 
 
 class Compose:
-    """One after the other."""
+    """Apply changes of a frame one after the other.
+
+    Args:
+        steps: the changes.
+    """
 
     def __init__(self, steps: Sequence[RandomFlip | RandomPose]):
         self.steps = list(steps)
@@ -59,12 +67,31 @@ class Compose:
 def bevfusion(
     rotation_deg: float = 45.0, scale: Sequence[float] = (0.9, 1.1), translation_std: float = 0.5, flip: float = 0.5
 ) -> Compose:
-    """Rotation, scale, shift and flips of BEVFusion's LiDAR recipe."""
+    """Rotation, scale, shift and flips of BEVFusion's LiDAR recipe.
+
+    Args:
+        rotation_deg: largest angle to either side.
+        scale: lowest and highest factor.
+        translation_std: standard deviation of the shift, in meters.
+        flip: probability of each flip.
+
+    Returns:
+        The changes.
+    """
     return Compose([RandomPose(rotation_deg, scale, translation_std), RandomFlip(flip)])
 
 
 def flip(frame: LidarFrame, *, x: bool, y: bool) -> LidarFrame:
-    """Change the sign of x, of y, or of both."""
+    """Mirror a frame.
+
+    Args:
+        frame: the frame.
+        x: change the sign of x.
+        y: change the sign of y.
+
+    Returns:
+        The mirrored frame.
+    """
     points, boxes = frame.points.clone(), frame.objects.boxes.clone()
     if x:
         points[:, 0].neg_()
@@ -79,7 +106,17 @@ def flip(frame: LidarFrame, *, x: bool, y: bool) -> LidarFrame:
 
 
 def move(frame: LidarFrame, *, angle: float, factor: float, shift: Sequence[float]) -> LidarFrame:
-    """Turn by `angle` radians about z, multiply by `factor`, add `shift` (x, y, z) in m."""
+    """Turn about z, then scale, then shift a frame.
+
+    Args:
+        frame: the frame.
+        angle: radians.
+        factor: of the scale.
+        shift: x, y, z in meters.
+
+    Returns:
+        The moved frame.
+    """
     points, boxes = frame.points.clone(), frame.objects.boxes.clone()
     c, v = math.cos(angle), math.sin(angle)
     turn = points.new_tensor([[c, -v], [v, c]])

@@ -51,10 +51,13 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
             test.
         labeled: give the boxes; without, a sample is as if it had none, and `labeled` says so.
         train: draw sweeps at random and shuffle points; else the sweeps nearest in time, and the points as they are.
-        num_sweeps: sweeps beside the key frame, of the `num_history` before it. Without any, copies of the key frame.
+        num_sweeps: sweeps beside the key frame. Without any, copies of the key frame.
+        num_history: sweeps before a key frame from which those are chosen.
         point_range: (x, y, z, x, y, z), lowest and highest: points beyond it are left out.
         classes: names of the labels; annotations of others are left out.
-        max_points, max_boxes, max_racks: rows of the padded tensors.
+        max_points: rows of the padded tensors.
+        max_boxes: rows of the padded tensors.
+        max_racks: rows of the padded tensors.
         intensity_scale: factor of the intensity, 0 to 255 in the files.
         object_sample: adds objects of other frames in training.
         augment: changes a frame in training; boxes whose centers leave the range in x or y are left out then.
@@ -107,16 +110,37 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
         return sum(len(frame.ids) for frame in self.frames)
 
     def token(self, index: int) -> str:
-        """The sample's token."""
+        """nuScenes' token of a sample.
+
+        Args:
+            index: number of the sample.
+
+        Returns:
+            The token.
+        """
         return self.frames[index].token
 
     def labels(self, index: int) -> set[int]:
-        """Classes that a frame shows."""
+        """Classes that a frame shows.
+
+        Args:
+            index: number of the sample.
+
+        Returns:
+            Their labels.
+        """
         frame = self.frames[index]
         return set(frame.labels[frame.points > 0].tolist())
 
     def load(self, index: int) -> LidarFrame:
-        """All points and valid objects of a frame, before any random change but that of the sweeps."""
+        """All points and valid objects of a frame, before any random change but that of the sweeps.
+
+        Args:
+            index: number of the sample.
+
+        Returns:
+            The frame.
+        """
         frame = self.frames[index]
         return LidarFrame(torch.from_numpy(self._points(frame)), self._objects(frame))
 

@@ -27,12 +27,26 @@ class Objects:
         return len(self.boxes)
 
     def take(self, which: Tensor) -> "Objects":
-        """Those of a mask (M,), or of numbers."""
+        """Some of the objects.
+
+        Args:
+            which: a mask (M,), or numbers.
+
+        Returns:
+            Those objects.
+        """
         return Objects(self.boxes[which], self.labels[which], self.ids[which], self.attributes[which])
 
 
 def join(parts: Sequence[Objects]) -> Objects:
-    """All objects, in order."""
+    """All objects of several sets, in order.
+
+    Args:
+        parts: the sets.
+
+    Returns:
+        One set.
+    """
     columns = ("boxes", "labels", "ids", "attributes")
     return Objects(*(torch.cat([getattr(part, name) for part in parts]) for name in columns))
 

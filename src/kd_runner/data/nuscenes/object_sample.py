@@ -46,7 +46,16 @@ class AnnotatedFrames(Protocol):
 
     def __len__(self) -> int: ...
 
-    def load(self, index: int) -> LidarFrame: ...
+    def load(self, index: int) -> LidarFrame:
+        """All points and objects of a frame.
+
+        Args:
+            index: number of the sample.
+
+        Returns:
+            The frame.
+        """
+        ...
 
 
 class ObjectSample:
@@ -83,7 +92,11 @@ class ObjectSample:
         self._enabled.fill_(value)
 
     def fill(self, dataset: AnnotatedFrames) -> None:
-        """Cut the objects out of all frames of a dataset, or read those of an earlier run on the same data."""
+        """Cut the objects out of all frames of a data set, or read those of an earlier run on the same data.
+
+        Args:
+            dataset: the frames.
+        """
         manifest = {
             "format": FORMAT,
             "frames": len(dataset),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from kd_runner.data.nuscenes.taxonomy import ATTRIBUTES, BICYCLE_RACK, OFFICIAL_SPLITS, class_of, official_split
 from kd_runner.errors import nearest
 from kd_runner.geometry.boxes3d import from_nuscenes
+from kd_runner.geometry.poses import pose
 
 Array = NDArray[Any]
 Row = dict[str, Any]
@@ -94,6 +95,9 @@ def read(root: Path, version: str, split: str, classes: Sequence[str], num_histo
         split: name of the list of scenes.
         classes: annotations of other classes are left out.
         num_history: at most so many sweeps before a key frame are listed.
+
+    Returns:
+        The key frames.
 
     Raises:
         ValueError: tables are missing, cut short, or lack a column; a row names a row that is not there, or stands
@@ -278,20 +282,3 @@ def _pose(row: Row, path: Path) -> Array:
         numbers = f"translation={row['translation']}, rotation={row['rotation']}"
         raise ValueError(f"row {row['token']} of {path}: {numbers}: expected three and four finite numbers")
     return pose(row["translation"], row["rotation"])
-
-
-def rotation(quaternion: Sequence[float]) -> Array:
-    """The matrix (3, 3) of a quaternion (w, x, y, z) of any length."""
-    w, x, y, z = np.asarray(quaternion, float) / np.linalg.norm(quaternion)
-    return np.array([
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ])  # fmt: skip
-
-
-def pose(translation: Sequence[float], quaternion: Sequence[float]) -> Array:
-    """The pose (4, 4) of a sensor, or of the car."""
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = rotation(quaternion), translation
-    return matrix

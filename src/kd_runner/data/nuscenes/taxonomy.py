@@ -51,12 +51,27 @@ MOVING_SPEED = 0.2  # m/s
 
 
 def class_of(category: str) -> str | None:
-    """The class that a category belongs to; None for those that are not detected."""
+    """The class that a category belongs to.
+
+    Args:
+        category: nuScenes' name.
+
+    Returns:
+        The class; None for categories that are not detected.
+    """
     return _CLASS_OF.get(category)
 
 
 def attribute_of(name: str, speed: float) -> str:
-    """The attribute that a class or category usually has at a speed in m/s; "" where it has none."""
+    """The attribute that objects usually have at a speed.
+
+    Args:
+        name: class or category.
+        speed: in m/s.
+
+    Returns:
+        The attribute; "" where there is none.
+    """
     kind, moves = _CLASS_OF.get(name, name), speed > MOVING_SPEED
     if kind == "pedestrian":
         return "pedestrian.moving" if moves else "pedestrian.standing"
@@ -96,6 +111,14 @@ def official_split(version: str, split: str, scenes: Sequence[str]) -> list[str]
 
     The splits `train` and `val` of v1.0-mini are mini_train and mini_val, so that the version is the only thing to
     change.
+
+    Args:
+        version: v1.0-mini, v1.0-trainval or v1.0-test.
+        split: name of the list.
+        scenes: names of the version's scenes.
+
+    Returns:
+        Names of scenes.
 
     Raises:
         ValueError: the version has no such list.

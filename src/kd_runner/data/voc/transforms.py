@@ -14,7 +14,12 @@ _FILL: dict[type, Any] = {tv_tensors.Image: tuple(round(255 * m) for m in MEAN),
 
 
 class RandomScale(v2.Transform):
-    """Resize height and width by one random factor, uniform in `low..high`."""
+    """Resize height and width by one random factor.
+
+    Args:
+        low: lowest factor.
+        high: highest factor.
+    """
 
     def __init__(self, low: float, high: float):
         super().__init__()
@@ -43,7 +48,9 @@ def train(
         crop: side of the square crop in pixels.
         scale: lowest and highest factor.
         flip: probability of a horizontal flip; 0 where mirrored objects change class (digits).
-        brightness, contrast, saturation: strengths of `ColorJitter`; all 0 omits it.
+        brightness: strengths of `ColorJitter`; all 0 omits it.
+        contrast: strengths of `ColorJitter`; all 0 omits it.
+        saturation: strengths of `ColorJitter`; all 0 omits it.
 
     Returns:
         Callable on (image, mask), as tv_tensors.
@@ -67,7 +74,10 @@ def train(
 
 
 class PadTo(v2.Transform):
-    """Pad right and bottom to `size` x `size`, with the mean color and 255.
+    """Pad right and bottom to a square, with the mean color and 255.
+
+    Args:
+        size: side of the square in pixels.
 
     Raises:
         ValueError: the image is larger.
@@ -105,6 +115,13 @@ def _normalize() -> list[v2.Transform]:
 
 
 def to_pixels(image: torch.Tensor) -> torch.Tensor:
-    """Undo the normalization of images (..., 3, H, W); returns values in 0..1."""
+    """Undo the normalization of images.
+
+    Args:
+        image: (..., 3, H, W).
+
+    Returns:
+        The same shape, values in 0..1.
+    """
     mean, std = image.new_tensor(MEAN)[:, None, None], image.new_tensor(STD)[:, None, None]
     return (image * std + mean).clamp(0, 1)
