@@ -38,6 +38,7 @@ def test_every_loop_does_the_same_work(step: ModuleType) -> None:
     torch.manual_seed(0)
     result = step.measure(net(8), net(4), batches(4), rounds=2)
     assert {"floor", "kd_runner", "kd_runner, cached logits"} <= set(result["off"])
+    assert 0 <= result["off"].pop("kd_runner, fast teacher") < 1e-5 < result["moved"]
     assert set(result["off"].values()) == {0.0}
     assert result["floors_apart"] < 1e-5 < result["moved"]
     assert all(len(rounds) == 2 for rounds in result["ms"].values())
