@@ -49,7 +49,7 @@ class TrainingCost(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         device = pl_module.device
-        on_cpu = device.type == "cpu" and not trainer.datamodule.num_workers
+        on_cpu = device.type == "cpu" and not getattr(trainer.datamodule, "num_workers", 0)
         self.cost["clock"] = PROCESSOR if on_cpu else WALL
         self.cost["total_steps"] = int(trainer.estimated_stepping_batches)
         self._step, self._meter = trainer.global_step, EnergyMeter(device)
