@@ -158,19 +158,19 @@ class Bench:
         import numpy as np
         import onnxruntime
 
-        wanted = "CUDAExecutionProvider" if self.device == "cuda" else "CPUExecutionProvider"
-        if wanted not in onnxruntime.get_available_providers():
+        chosen = "CUDAExecutionProvider" if self.device == "cuda" else "CPUExecutionProvider"
+        if chosen not in onnxruntime.get_available_providers():
             return "onnxruntime-gpu is not installed"
         self.train("voc_kd", "export=onnx", folder="onnx")
         file = self.folder / "onnx" / "model.onnx"
         outputs = []
-        for provider in (wanted, "CPUExecutionProvider"):
+        for provider in (chosen, "CPUExecutionProvider"):
             session = onnxruntime.InferenceSession(file, providers=[provider])
             feed = session.get_inputs()[0]
             shape = [side if isinstance(side, int) else 1 for side in feed.shape]
             image = np.random.default_rng(0).standard_normal(shape, np.float32)
             outputs.append(session.run(None, {feed.name: image})[0])
-        return f"{wanted}: largest difference from the CPU {np.abs(outputs[0] - outputs[1]).max():.1e}"
+        return f"{chosen}: largest difference from the CPU {np.abs(outputs[0] - outputs[1]).max():.1e}"
 
     def ddp(self) -> str:
         words = ["trainer=ddp", "trainer.devices=1", f"trainer.accelerator={'gpu' if self.device == 'cuda' else 'cpu'}"]
