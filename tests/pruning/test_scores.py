@@ -81,7 +81,7 @@ def test_magnitude_of_a_head_is_the_size_of_its_two_products(case):
         [torch.cat((x, torch.zeros(len(x), 1) if b is None else b[:, None]), 1) for x, b in unit.made_by],
     )
     q, k, v = (x[w : 2 * w] for x in rows)  # head 1
-    out = unit.out.weight if unit.norm is None else unit.out.weight * unit.norm.weight
+    out = unit.out.weight if not unit.norms else unit.out.weight * unit.norms[0].module.weight
     expected = ((q.T @ k).norm() * (out[:, w : 2 * w] @ v).norm()).sqrt()
     assert scores["heads"][block][1].item() == pytest.approx(expected.item(), rel=1e-5)
 

@@ -68,7 +68,7 @@ def test_works_on_the_meta_device_and_stays_small():
 
 
 def test_hidden_units_survive_the_bit_mask(tmp_path):
-    spec = {"format": specs.FORMAT, "layout": {"blocks": "b"}, "heads": {}}
+    spec = {"format": specs.FORMAT, "layout": {"blocks": "b"}, "heads": {}, "channels": {}}
     for size, kept in ((7, [0, 6]), (8, [7]), (2730, [0, 3, 2729]), (5, [4])):
         spec["hidden"] = {"b": {"of": size, "kept": kept}}
         specs.save(spec, tmp_path / "s.json")

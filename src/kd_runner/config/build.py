@@ -123,9 +123,8 @@ def student(
                 f"pruning: student.checkpoint={cfg.student.checkpoint} is pruned already. Train it on with "
                 "pruning=none, or name an unpruned file"
             )
-        task_terms = [term for term in terms(cfg) if not term.uses_teacher]
         resumed = None if resume_from is None else checkpoints.pruning_spec(resume_from)
-        students.prune(made, instantiate_checked(cfg.pruning, "pruning"), task_terms, data, resumed)
+        students.prune(made, instantiate_checked(cfg.pruning, "pruning"), terms(cfg), data, resumed)
     to_memory_format(cfg, "student", module)
     return made
 

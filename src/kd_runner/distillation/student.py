@@ -16,12 +16,11 @@ from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError, find_module
 from kd_runner.profiling.costs import latency
 from kd_runner.pruning import spec as specs
-from kd_runner.pruning.plan import Pruning
+from kd_runner.pruning.plan import Arguments, Pruning
+from kd_runner.pruning.pruned import Pruned
 from kd_runner.pruning.spec import Spec
 
 log = logging.getLogger(__name__)
-
-Arguments = tuple[tuple[Tensor, ...], dict[str, Tensor]]
 
 
 def copy_weights(student: nn.Module, teacher: nn.Module) -> None:
@@ -91,7 +90,8 @@ def prune(
     Args:
         student: pruned in place.
         plan: what to prune, by which score, how far and when.
-        terms: losses of the run; those that read no teacher score the units.
+        terms: losses of the run; those that read no teacher score the units. Features keep their width where a loss
+            reads them that makes no projection of its own (`LossTerm.build`).
         data: the data module.
         resumed: what the checkpoint of a resumed run has kept: the student takes those widths, nothing is scored.
 
@@ -107,16 +107,20 @@ def prune(
 
 
 def _prune(student: FeatureExtractor, plan: Pruning, terms: list[LossTerm], data: Any, resumed: Spec | None) -> None:
-    student.pruned = plan.unpruned(student.net)
-    args, named = student.pruned.arguments = _arguments(student, student.pruned.part(student.net), data.example(1))
-    student.pruned.before = student.pruned.cost(student.net)
+    args, named = arguments = _arguments(student, plan.part(student.net), data.example(1))
     if resumed is not None:
-        specs.reshape(student.pruned.part(student.net), student.pruned.spec, resumed)
+        part = plan.part(student.net)
+        student.pruned = Pruned(plan.module, specs.whole(part, resumed["layout"]), arguments)
+        student.pruned.before = student.pruned.cost(student.net)
+        specs.reshape(part, student.pruned.spec, resumed)
         student.pruned.spec = resumed
         student.pruned.after = student.pruned.cost(student.net)
-    elif plan.schedule.fraction(0) > 0:
+        return
+    student.pruned = plan.unpruned(student.net, arguments, _fixed_features(student, terms))
+    student.pruned.before = student.pruned.cost(student.net)
+    if plan.schedule.fraction(0) > 0:
         whole = copy.deepcopy(student.pruned.part(student.net))
-        module = Distiller(student=student, terms=terms)
+        module = Distiller(student=student, terms=[term for term in terms if not term.uses_teacher])
         module.build_losses(data.example())
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         module.eval().to(device)
@@ -128,6 +132,13 @@ def _prune(student: FeatureExtractor, plan: Pruning, terms: list[LossTerm], data
         for name, milliseconds in _milliseconds(parts, args, named).items():
             getattr(student.pruned, name)["milliseconds"] = round(milliseconds, 2)
         log.info("pruned %s of the student\n%s", plan.module or "all", student.pruned.table)
+
+
+def _fixed_features(student: FeatureExtractor, terms: list[LossTerm]) -> list[str]:
+    """Paths of the student's features that a term reads as they are."""
+    specs = [term.inputs for term in terms if not hasattr(term.fn, "build")]
+    names = {name for spec in specs for name in spec.required_features("student")}
+    return [path for name, path in student.features.items() if name in names]
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
-"""Where the prunable units of a net are: attention heads and hidden units of the MLP, by module path.
+"""Where the prunable units of a net are: attention heads and hidden units of the MLP by module path, and channels.
 
-A unit (one head, one hidden unit) owns the same slice of several tensors: rows of the projections that make it,
-bias and norm entries, and columns of the projection that reads it. A `Layout` names those modules, `find_units`
-resolves it.
+A unit (one head, one hidden unit, one channel) owns the same slice of several tensors: rows of the projections that
+make it, bias and norm entries, and columns of the projections that read it. A `Layout` names those modules,
+`find_units` resolves it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from kd_runner.errors import nearest
+from kd_runner.pruning.channels import channel_units
+from kd_runner.pruning.units import Reader, Slice, Units, reads_in_order
 
-KINDS = ("heads", "hidden")
+KINDS = ("heads", "hidden", "channels")
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,12 @@ class Layout:
         mlp_in: the linear layers that make the hidden units; one with twice the width is a packed gate.
         mlp_norm: a LayerNorm over the hidden units, if the net has one.
         mlp_out: the linear layer that reads the hidden units.
+        channels: groups of coupled channels, `{"of": count, "members": [...]}` each (`pruning.channels`), which
+            `trace.Traced` finds.
+        kept: channels that are present of each group that was cut before.
     """
 
-    blocks: str
+    blocks: str = ""
     qkv: str | Sequence[str] = ()
     qkv_bias: Sequence[str | None] = ()
     proj: str | None = None
@@ -63,6 +68,8 @@ class Layout:
     mlp_in: str | Sequence[str] = ()
     mlp_norm: str | None = None
     mlp_out: str | None = None
+    channels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    kept: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @staticmethod
     def read(value: "Layout | Mapping") -> "Layout":
@@ -83,47 +90,12 @@ class Layout:
         for key in value:
             if key not in known:
                 raise ValueError(f"layout: no key {key!r}.{nearest(key, known)}")
-        if "blocks" not in value:
+        if not value.get("blocks") and not value.get("channels"):
             raise ValueError("layout.blocks: missing, the pattern of the blocks' paths")
-        plain: dict[str, Any] = {k: v if v is None or isinstance(v, str) else list(v) for k, v in value.items()}
+        plain: dict[str, Any] = {
+            k: list(v) if isinstance(v, Sequence) and not isinstance(v, str) else v for k, v in value.items()
+        }
         return Layout(**plain)
-
-
-@dataclass(frozen=True)
-class Slice:
-    """An axis of a parameter or buffer that runs over the units, `parts` times in turn in a fused projection."""
-
-    owner: nn.Module
-    name: str
-    axis: int
-    parts: int = 1
-
-    @property
-    def tensor(self) -> Tensor:
-        return getattr(self.owner, self.name)
-
-
-@dataclass
-class Units:
-    """The heads or the hidden units of one block, and every tensor that runs over them.
-
-    `made_by` are (weight, bias or None) of the projections that make them (q, k, v; gate and value; or one), `out` is
-    the linear layer that reads them and `norm` the LayerNorm over all of them before it, or None.
-    """
-
-    kind: str
-    block: str
-    count: int
-    out: nn.Linear
-    norm: nn.LayerNorm | None
-    slices: list[Slice]
-    made_by: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
-    counters: list[tuple[nn.Module, str, int]] = field(default_factory=list)
-
-    @property
-    def width(self) -> int:
-        """Channels per unit in the input of `out`: the head width, or 1 for hidden units."""
-        return self.out.in_features // self.count
 
 
 def find_units(net: nn.Module, layout: Layout | Mapping, kind: str) -> dict[str, Units]:
@@ -143,6 +115,10 @@ def find_units(net: nn.Module, layout: Layout | Mapping, kind: str) -> dict[str,
     layout = Layout.read(layout)
     if kind not in KINDS:
         raise ValueError(f"kind: no kind of unit {kind!r}.{nearest(kind, KINDS)}")
+    if kind == "channels":
+        return channel_units(net, layout.channels, layout.kept)
+    if not layout.blocks:
+        return {}
     blocks = [(name, module) for name, module in net.named_modules() if _matches(name, layout.blocks)]
     if not blocks:
         paths = [name for name, _ in net.named_modules() if name]
@@ -254,7 +230,9 @@ def _heads(block: _Block, layout: Layout) -> Units:
     slices += [s for path in _names(layout.head_rows) for s in block.slices("head_rows", path, 0)]
     slices += [s for path in _names(layout.head_columns) for s in block.slices("head_columns", path, -1)]
     slices.append(Slice(out, "weight", 1))
-    return Units("heads", block.path, count, out, norm, _fit(block, slices, count), made_by, _owners(counters, count))
+    readers, norms = _readers(out, norm, count)
+    slices = _fit(block, slices, count)
+    return Units("heads", block.path, count, readers, norms, slices, made_by, _owners(counters, count))
 
 
 def _hidden(block: _Block, layout: Layout) -> Units:
@@ -266,7 +244,13 @@ def _hidden(block: _Block, layout: Layout) -> Units:
     norm, of_norm = block.norm("mlp_norm", layout.mlp_norm)
     slices += of_norm
     slices.append(Slice(out, "weight", 1))
-    return Units("hidden", block.path, count, out, norm, _fit(block, slices, count), made_by)
+    readers, norms = _readers(out, norm, count)
+    return Units("hidden", block.path, count, readers, norms, _fit(block, slices, count), made_by)
+
+
+def _readers(out: nn.Linear, norm: nn.LayerNorm | None, count: int) -> tuple[list[Reader], list[Reader]]:
+    norms = [] if norm is None else [reads_in_order(norm, out.in_features, count)]
+    return [reads_in_order(out, out.in_features, count)], norms
 
 
 def _fit(block: _Block, slices: list[Slice], count: int) -> list[Slice]:

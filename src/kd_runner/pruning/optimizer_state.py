@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-Cut = tuple[Tensor, Tensor, int, Tensor]
+Cut = tuple[Tensor, Tensor, Sequence[tuple[int, Tensor]]]
 
 
 @torch.no_grad()
@@ -18,7 +18,7 @@ def replace_parameters(optimizer: Optimizer, cuts: Sequence[Cut]) -> list[Tensor
 
     Args:
         optimizer: changed in place.
-        cuts: `(old parameter, new values, axis, kept positions)` of each tensor.
+        cuts: `(old parameter, new values, [(axis, kept positions), ...])` of each tensor.
 
     Returns:
         The new parameters, in the order of `cuts`. A tensor that belongs to no group (a buffer, a frozen parameter)
@@ -30,7 +30,7 @@ def replace_parameters(optimizer: Optimizer, cuts: Sequence[Cut]) -> list[Tensor
     known = {id(p) for group in optimizer.param_groups for p in group["params"]}
     states = [_cut_state(optimizer, *cut) if id(cut[0]) in known else None for cut in cuts]
     new: list[Tensor] = []
-    for (old, values, _, _), state in zip(cuts, states):
+    for (old, values, _), state in zip(cuts, states):
         if state is None:
             new.append(values)
             continue
@@ -43,7 +43,22 @@ def replace_parameters(optimizer: Optimizer, cuts: Sequence[Cut]) -> list[Tensor
     return new
 
 
-def _cut_state(optimizer: Optimizer, old: Tensor, values: Tensor, axis: int, index: Tensor) -> dict:
+def select(tensor: Tensor, axes: Sequence[tuple[int, Tensor]]) -> Tensor:
+    """Some positions of a tensor, axis by axis.
+
+    Args:
+        tensor: of any shape.
+        axes: (axis, positions) pairs, on different axes.
+
+    Returns:
+        The smaller tensor.
+    """
+    for axis, index in axes:
+        tensor = tensor.index_select(axis, index.to(tensor.device))
+    return tensor
+
+
+def _cut_state(optimizer: Optimizer, old: Tensor, values: Tensor, axes: Sequence[tuple[int, Tensor]]) -> dict:
     state = {}
     for name, value in optimizer.state.get(old, {}).items():
         if isinstance(value, Tensor) and value.dim():
@@ -52,6 +67,6 @@ def _cut_state(optimizer: Optimizer, old: Tensor, values: Tensor, axis: int, ind
                     f"optimizer: {type(optimizer).__name__} keeps {name} {tuple(value.shape)} for a parameter "
                     f"{tuple(old.shape)}; pruning with its state is possible where the shapes agree"
                 )
-            value = value.index_select(axis, index.to(value.device))
+            value = select(value, axes)
         state[name] = value
     return state

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,16 +16,24 @@ from kd_runner.pruning.pruned import Pruned
 from kd_runner.pruning.schedule import Schedule
 from kd_runner.pruning.scores import Scores
 
+if TYPE_CHECKING:
+    from kd_runner.pruning.trace import Traced
+
+Arguments = tuple[tuple[Tensor, ...], dict[str, Tensor]]
+"""Positional and named, of a call."""
+
 
 class Pruning:
     """Rounds of structured pruning of one part of a net.
 
     Args:
         module: path of the part, e.g. `img_backbone`; empty for the whole net.
-        layout: where its heads and hidden units are (`pruning.layout.Layout`).
+        layout: where its heads and hidden units are (`pruning.layout.Layout`), or what finds its channels
+            (`pruning.trace.Traced`).
         score: which of them matter (`pruning.scores`).
         heads: how many heads are removed; None for none.
         hidden: how many hidden units are removed; None for none.
+        channels: how many channels are removed; None for none.
         schedule: when; None for all at once before training.
         num_batches: training samples that are offered to the score.
     """
@@ -33,22 +41,43 @@ class Pruning:
     def __init__(
         self,
         module: str,
-        layout: Layout | Mapping,
+        layout: "Layout | Mapping | Traced",
         score: Callable[..., Scores],
         heads: Budget | None = None,
         hidden: Budget | None = None,
+        channels: Budget | None = None,
         schedule: Schedule | None = None,
         num_batches: int = 8,
     ):
-        self.module, self.layout, self.score = module, Layout.read(layout), score
-        self.budgets: dict[str, Budget | None] = {"heads": heads, "hidden": hidden}
+        self.module, self.score = module, score
+        self.layout = Layout.read(layout) if isinstance(layout, Layout | Mapping) else layout
+        self.budgets: dict[str, Budget | None] = {"heads": heads, "hidden": hidden, "channels": channels}
         self.schedule, self.num_batches = schedule or Schedule(), num_batches
 
-    def unpruned(self, net: nn.Module) -> Pruned:
+    def part(self, net: nn.Module) -> nn.Module:
+        """The part of a net that is pruned.
+
+        Args:
+            net: the whole net.
+
+        Returns:
+            The module at `module`.
+
+        Raises:
+            ValueError: the net has no such part.
+        """
+        modules = dict(net.named_modules(remove_duplicate=False))
+        if self.module not in modules:
+            raise ValueError(f"module: the net has no module {self.module!r}.{nearest(self.module, modules)}")
+        return modules[self.module]
+
+    def unpruned(self, net: nn.Module, arguments: Arguments = ((), {}), features: Iterable[str] = ()) -> Pruned:
         """The record of a net that is not pruned yet.
 
         Args:
             net: the whole net.
+            arguments: what the part is called with.
+            features: feature paths of the net that something reads and that keep their width.
 
         Returns:
             The record: everything kept.
@@ -56,10 +85,12 @@ class Pruning:
         Raises:
             ValueError: the net has no such part, or the layout does not fit it.
         """
-        modules = dict(net.named_modules(remove_duplicate=False))
-        if self.module not in modules:
-            raise ValueError(f"module: the net has no module {self.module!r}.{nearest(self.module, modules)}")
-        return Pruned(self.module, specs.whole(modules[self.module], self.layout))
+        part, layout = self.part(net), self.layout
+        if not isinstance(layout, Layout):
+            prefix = f"{self.module}." if self.module else ""
+            inside = [path.removeprefix(prefix) for path in features if path.startswith(prefix)]
+            layout = layout.layout(part, *arguments, inside)
+        return Pruned(self.module, specs.whole(part, layout), arguments)
 
     def round(
         self,
@@ -87,7 +118,7 @@ class Pruning:
         """
         part, fraction = pruned.part(net), self.schedule.fraction(epoch)
         spec = prune(
-            part, layout=self.layout, score=self.score, fraction=fraction, spec=pruned.spec, optimizer=optimizer,
-            loss=loss, batches=batches, synchronize=synchronize, **self.budgets,
+            part, layout=pruned.spec["layout"], score=self.score, fraction=fraction, spec=pruned.spec,
+            optimizer=optimizer, loss=loss, batches=batches, synchronize=synchronize, **self.budgets,
         )  # fmt: skip
         return replace(pruned, spec=spec)

@@ -13,6 +13,7 @@ from kd_runner.pruning.surgery import cut
 
 Kept = dict[str, dict[str, list[int]]]
 """Kind of unit to block to the indices that are kept of the present units."""
+NAMED_BY = {"heads": "proj", "hidden": "mlp_out", "channels": "channels"}
 
 
 def prune(
@@ -22,6 +23,7 @@ def prune(
     score: Callable[..., dict[str, dict[str, Tensor]]],
     heads: Budget | None = None,
     hidden: Budget | None = None,
+    channels: Budget | None = None,
     fraction: float = 1.0,
     spec: specs.Spec | None = None,
     optimizer: Optimizer | None = None,
@@ -41,10 +43,11 @@ def prune(
 
     Args:
         net: the net.
-        layout: where its heads and hidden units are.
+        layout: where its units are.
         score: gives each unit's importance (`pruning.scores`).
         heads: how many heads are removed; None for none.
         hidden: how many hidden units are removed; None for none.
+        channels: how many channels are removed; None for none.
         fraction: part of the budgets that is due, in [0, 1].
         spec: result of the round before; fractions removed refer to the unpruned net, which it describes. Without it
             `net` counts as unpruned.
@@ -72,16 +75,15 @@ def prune(
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction: the fraction that is due lies in [0, 1], got {fraction}")
-    layout = Layout.read(layout)
     spec = specs.whole(net, layout) if spec is None else spec
-    budgets = {
-        kind: b for kind, b in (("heads", heads), ("hidden", hidden)) if b is not None and b.ratio * fraction > 0
-    }
+    layout = specs.layout_of(spec)
+    named = (("heads", heads), ("hidden", hidden), ("channels", channels))
+    budgets = {kind: b for kind, b in named if b is not None and b.ratio * fraction > 0}
     if not budgets:
         return spec
     for kind in budgets:
         if not spec[kind]:
-            raise ValueError(f"{kind}: the layout names none ({'proj' if kind == 'heads' else 'mlp_out'})")
+            raise ValueError(f"{kind}: the layout names none ({NAMED_BY[kind]})")
     scores = score(net, layout, loss=loss, batches=batches)
     kept: Kept = {}
     for kind, budget in budgets.items():

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kd_runner.pruning import spec as specs
+from kd_runner.pruning.layout import KINDS
 from kd_runner.pruning.report import cost, table
 
 
@@ -72,7 +73,7 @@ class Pruned:
         Returns:
             `module`, `kept` (kept units per block), and the costs `before` and `after`.
         """
-        kept: Mapping[str, list[int]] = {kind: specs.counts(self.spec, kind) for kind in ("heads", "hidden")}
+        kept: Mapping[str, list[int]] = {kind: specs.counts(self.spec, kind) for kind in KINDS}
         return {"module": self.module, "kept": kept, "before": self.before, "after": self.after}
 
 

@@ -2,15 +2,17 @@
 
 ```json
 {"format": "kd_runner.pruning/1", "layout": {"blocks": "blocks.*", ...},
- "heads": {"blocks.0": {"of": 16, "kept": [0, 3, 5]}}, "hidden": {"blocks.0": {"of": 2730, "kept": "9f04..."}}}
+ "heads": {"blocks.0": {"of": 16, "kept": [0, 3, 5]}}, "hidden": {"blocks.0": {"of": 2730, "kept": "9f04..."}},
+ "channels": {"layer1.0.conv1": {"of": 64, "kept": "ff0..."}}}
 ```
 Indices count in the unpruned net, so `kept` of the heads says which teacher head each student head comes from. In the
-file hidden units are a bit mask in hexadecimal digits, most significant bit first: 683 digits for 2730 units.
+file hidden units and channels are a bit mask in hexadecimal digits, most significant bit first: 683 digits for 2730
+units. A file that was written before there were channels has none.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch import nn
@@ -21,6 +23,7 @@ from kd_runner.pruning.surgery import cut, regroup
 from kd_runner.runtime.files import write_text
 
 FORMAT = "kd_runner.pruning/1"
+MASKS = ("hidden", "channels")
 Spec = dict
 
 
@@ -39,7 +42,21 @@ def whole(net: nn.Module, layout: Layout | Mapping) -> Spec:
     counts = {
         kind: {b: {"of": u.count, "kept": list(range(u.count))} for b, u in units[kind].items()} for kind in KINDS
     }
-    return {"format": FORMAT, "layout": asdict(layout), **counts}
+    return {"format": FORMAT, "layout": {k: v for k, v in asdict(layout).items() if k != "kept"}, **counts}
+
+
+def layout_of(spec: Spec) -> Layout:
+    """The layout of the net as a spec left it.
+
+    Args:
+        spec: what was kept.
+
+    Returns:
+        The layout, with the channels that are present.
+    """
+    return replace(
+        Layout.read(spec["layout"]), kept={group: entry["kept"] for group, entry in spec.get("channels", {}).items()}
+    )
 
 
 def narrowed(spec: Spec, kept: Mapping[str, Mapping[str, Sequence[int]]]) -> Spec:
@@ -52,7 +69,7 @@ def narrowed(spec: Spec, kept: Mapping[str, Mapping[str, Sequence[int]]]) -> Spe
     Returns:
         The new spec.
     """
-    result = {**spec, **{kind: dict(spec[kind]) for kind in KINDS}}
+    result = {**spec, **{kind: dict(spec.get(kind, {})) for kind in KINDS}}
     for kind, of_blocks in kept.items():
         for block, indices in of_blocks.items():
             entry = spec[kind][block]
@@ -92,12 +109,12 @@ def counts(spec: Spec, kind: str) -> list[int]:
 
     Args:
         spec: what was kept.
-        kind: `heads` or `hidden`.
+        kind: `heads`, `hidden` or `channels`.
 
     Returns:
         One number per block.
     """
-    return [len(entry["kept"]) for entry in spec[kind].values()]
+    return [len(entry["kept"]) for entry in spec.get(kind, {}).values()]
 
 
 def reshape(net: nn.Module, current: Spec, target: Spec) -> None:
@@ -111,12 +128,12 @@ def reshape(net: nn.Module, current: Spec, target: Spec) -> None:
         current: its spec.
         target: the spec whose widths it gets.
     """
-    kept: dict[str, dict[str, list[int]]] = {kind: {} for kind in KINDS}
-    for kind in KINDS:
+    kept: dict[str, dict[str, list[int]]] = {kind: {} for kind in KINDS if target.get(kind)}
+    for kind in kept:
         for block, entry in target[kind].items():
             position = {unit: i for i, unit in enumerate(current[kind][block]["kept"])}
             kept[kind][block] = [position.get(unit, 0) for unit in entry["kept"]]
-    regroup(net, target["layout"], kept)
+    regroup(net, layout_of(current), layout_of(target), kept)
 
 
 def dumps(spec: Spec) -> str:
@@ -128,8 +145,12 @@ def dumps(spec: Spec) -> str:
     Returns:
         The text, ending in a line break.
     """
-    hidden = {b: {"of": e["of"], "kept": _to_hex(e["kept"], e["of"])} for b, e in spec["hidden"].items()}
-    return json.dumps({**spec, "hidden": hidden}, indent=1) + "\n"
+    masks = {
+        kind: {block: {"of": e["of"], "kept": _to_hex(e["kept"], e["of"])} for block, e in spec[kind].items()}
+        for kind in MASKS
+        if kind in spec
+    }
+    return json.dumps({**spec, **masks}) + "\n"
 
 
 def save(spec: Spec, path: str | Path) -> None:
@@ -176,11 +197,13 @@ def loads(text: str, source: str | Path) -> Spec:
         raise ValueError(f"{source} is not JSON: {error}") from None
     if not isinstance(spec, dict) or spec.get("format") != FORMAT:
         raise ValueError(f"{source} is not of the format {FORMAT}")
+    spec.setdefault("channels", {})
     for key in ("layout", *KINDS):
         if key not in spec:
             raise ValueError(f"{source} lacks {key!r}.{nearest(key, spec)}")
-    for entry in spec["hidden"].values():
-        entry["kept"] = _from_hex(entry["kept"], entry["of"])
+    for kind in MASKS:
+        for entry in spec[kind].values():
+            entry["kept"] = _from_hex(entry["kept"], entry["of"])
     return spec
 
 
