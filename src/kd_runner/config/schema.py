@@ -112,6 +112,7 @@ class Config:
     monitor: str = MISSING
     seed: int = MISSING
     seeds: list[int] = MISSING
+    methods: list[str] = MISSING
     threads: int | None = MISSING
     resume: str | None = MISSING
     cache: str = MISSING

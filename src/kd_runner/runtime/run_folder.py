@@ -119,12 +119,12 @@ class RunFolder:
                 raise ConfigError(f"hydra.run.dir: another process is working in {self.path}; choose another") from None
             yield
 
-    def claim(self, cfg: DictConfig, extendable_key: str | None = None) -> dict[str, Any] | None:
+    def claim(self, cfg: DictConfig, extendable_key: str | tuple[str, ...] | None = None) -> dict[str, Any] | None:
         """Take the folder for a configuration. Returns the metrics where the same run ended here before.
 
         Args:
-            extendable_key: key of a list; where more stands in it than before, and all else that changes the result is
-                equal, the run goes on.
+            extendable_key: key of a list, or several; where more stands in it than before, and all else that changes
+                the result is equal, the run goes on.
 
         Raises:
             ConfigError: the folder holds a run of other settings; nothing was changed in it.
@@ -151,7 +151,7 @@ class RunFolder:
         return None
 
     def run_or_load(
-        self, cfg: DictConfig, work: Callable[[], float | None], extendable_key: str | None = None
+        self, cfg: DictConfig, work: Callable[[], float | None], extendable_key: str | tuple[str, ...] | None = None
     ) -> float | None:
         """Do the work of a run and end it, or return the metric of the same run where it ended in this folder before.
 
@@ -167,12 +167,13 @@ class RunFolder:
         log.info("%s has ended already%s", self.path, "" if score is None else f": {cfg.monitor} {score:.4f}")
         return score
 
-    def _check_settings(self, saved: Any, new: Any, extendable_key: str | None) -> bool:
+    def _check_settings(self, saved: Any, new: Any, extendable_key: str | tuple[str, ...] | None) -> bool:
         """Whether the new settings only extend the saved ones."""
         changed = differences(saved, new)
-        if extendable_key in changed and len(changed) == 1:
-            before, after = changed[extendable_key]
-            if set(before or ()) < set(after):
+        keys = (extendable_key,) if isinstance(extendable_key, str) else extendable_key or ()
+        if changed and changed.keys() <= set(keys):
+            lists = [(set(before or ()), set(after or ())) for before, after in changed.values()]
+            if all(before < after for before, after in lists):
                 return True
         if changed:
             shown = "; ".join(f"{key}: {old} there, {new} now" for key, (old, new) in list(changed.items())[:4])

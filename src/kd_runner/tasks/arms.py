@@ -44,6 +44,7 @@ def arm_config(cfg: DictConfig, seed: int, key: str, settings: Mapping[str, Any]
     """
     own = cfg.copy()
     own.seed, own.seeds, own.export, own.resume = seed, [seed], None, None
+    own.methods = []
     if cfg.task.weights not in ("last", "best"):
         raise ConfigError(f"task.weights={cfg.task.weights}: last or best")
     train = {"_target_": "kd_runner.tasks.train.train", "weights": cfg.task.weights, "seconds_of": None}
@@ -105,9 +106,9 @@ def run_all(
     """
     trainings, dependent = list(calls), list(later)
     jobs: list[tuple[Any, ...]] = [*((_train, *call) for call in trainings), *then]
-    workers = num_workers(cfg, len(trainings) + len(dependent))
+    workers = num_workers(cfg, len(jobs) + len(dependent))
     if workers > 1:
-        log.info("%d runs, %d at a time", len(trainings) + len(dependent), workers)
+        log.info("%d runs, %d at a time", len(jobs) + len(dependent), workers)
         list(in_parallel(_call, jobs, workers, [partial(_later, next_call) for next_call in dependent]))
         return
     for job in jobs:

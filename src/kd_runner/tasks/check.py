@@ -119,15 +119,15 @@ def _show_losses(module: Distiller, example: Any) -> None:
     for term in module.terms:
         if not torch.isfinite(values[term.name]):
             raise ConfigError(f"loss.{term.name}: the value is {values[term.name].item()} on the first batch")
-        norm = _gradient_norm(values[term.name], module.net)
+        norm = gradient_norm(values[term.name], module.net)
         if norm == 0:
             console.print(f"[yellow]loss.{term.name} has no gradient at the student on this batch: does it read it?[/]")
         kind = "teacher" if term.uses_teacher else "task"
         weighted = weighted_total([term], values, module.alpha)
         table.add_row(term.name, kind, f"{term.weight:g}", f"{values[term.name].item():.4f}", f"{norm:.4f}",
-                      f"{_gradient_norm(weighted, module.net):.4f}")  # fmt: skip
+                      f"{gradient_norm(weighted, module.net):.4f}")  # fmt: skip
     total = weighted_total(module.terms, values, module.alpha)
-    table.add_row("total", "", "", f"{total.item():.4f}", f"{_gradient_norm(total, module.net):.4f}", "")
+    table.add_row("total", "", "", f"{total.item():.4f}", f"{gradient_norm(total, module.net):.4f}", "")
     console.print(table)
     after = _statistics(module.teacher)
     changed = [name for name, before in buffers.items() if not torch.equal(before, after[name])]
@@ -135,7 +135,8 @@ def _show_losses(module: Distiller, example: Any) -> None:
         raise RuntimeError(f"the teacher's statistics changed in a forward pass: {', '.join(changed[:3])}")
 
 
-def _gradient_norm(value: torch.Tensor, net: nn.Module) -> float:
+def gradient_norm(value: torch.Tensor, net: nn.Module) -> float:
+    """Norm of the gradient of a value at the trained parameters of a net."""
     parameters = [p for p in net.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
     return sum(float(g.square().sum()) for g in gradients if g is not None) ** 0.5

@@ -57,7 +57,7 @@ def _compare(cfg: DictConfig, folder: Path) -> float | None:
     if not is_first():
         return None
     for i in range(len(cfg.seeds)):
-        _check_same_start([calls[name][i][1] for name in calls])
+        check_same_start([calls[name][i][1] for name in calls])
     results = {name: arms.results(calls_of_arm) for name, calls_of_arm in calls.items()}
     settings, main_arm = arm_settings(cfg), distilled_arm(cfg)
     controls = control_arms(settings)
@@ -143,7 +143,7 @@ def _export_teacher(cfg: DictConfig, folder: Path) -> None:
             write_json(folder / "export.json", exporter.export(module, build.data(cfg), folder))
 
 
-def _check_same_start(folders: list[Path]) -> None:
+def check_same_start(folders: list[Path]) -> None:
     """Check that the arms of one seed started from the same weights.
 
     Raises:
