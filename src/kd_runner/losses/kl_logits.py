@@ -15,6 +15,9 @@ class KLLogits(nn.Module):
 
     Args:
         temperature: T > 0.
+        resize: teacher logits (B, C, h, w) of another size are resized bilinearly to the student's, and the mask to
+            its nearest pixels: for logits as the nets compute them, before they are upsampled to the image. A map of a
+            quarter of the image's sides has a sixteenth of its pixels to compute.
 
     Raises:
         ValueError: temperature is not above 0.

@@ -86,8 +86,10 @@ def _league(cfg: DictConfig, folder: Path) -> float | None:
 
 
 def _methods(cfg: DictConfig) -> list[methods.Method]:
-    """Raises:
-    ConfigError: no method, one twice, or one that there is not.
+    """The methods of the configuration.
+
+    Raises:
+        ConfigError: no method, one twice, or one that there is not.
     """
     names = [str(name) for name in cfg.methods]
     if not names:
