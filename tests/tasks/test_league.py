@@ -45,7 +45,7 @@ def test_league(here, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeyp
     assert summary["methods"]["mixed"]["losses"] == {"task_ce": 1.0, "kl_logits": 0.25, "own_mse": 0.5}
     assert summary["methods"]["own_mse"]["losses"] == {"task_ce": 1.0, "own_mse": 0.5}
     for method in summary["methods"].values():
-        assert all(0 < share < 1 for share in method["gradient_share"].values())
+        assert all(0 < fraction < 1 for fraction in method["gradient_share"].values())
     gains = [b["miou"] - a["miou"] for a, b in zip(summary["arms"]["undistilled"], summary["arms"]["own_mse"])]
     assert summary["gains"]["own_mse"]["mean"] == pytest.approx(sum(gains) / 2)
     report = (folder / "report.md").read_text()

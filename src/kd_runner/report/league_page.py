@@ -59,12 +59,12 @@ def league_table(summary: Summary) -> Table:
     better = [name for name in ranked if summary["gains"][name]["mean"] > 0]
     for name in [*better, control, *(name for name in ranked if name not in better)]:
         mean, gained, method = estimate(values[name]), summary["gains"].get(name, {}), summary["methods"].get(name, {})
-        share = method.get("gradient_share") or {}
+        fractions = method.get("gradient_share") or {}
         own, base = _milliseconds(summary, name), _milliseconds(summary, control)
         rows.append([
             name, _losses(method), mean.mean, mean.half_width, gained.get("mean"), gained.get("half_width"),
             adjusted.get(name), gained.get("verdict"), gained.get("gap_closed_percent"), own,
-            f"{own / base:.2f}" if own and base else None, share.get("start"), share.get("end"),
+            f"{own / base:.2f}" if own and base else None, fractions.get("start"), fractions.get("end"),
         ])  # fmt: skip
     for name, method in summary["methods"].items():
         if method["failed"]:
