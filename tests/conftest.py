@@ -131,5 +131,5 @@ def here(started: Callable[..., Path], tiny: list[str]) -> Callable[..., Path]:
 
 
 def _without_export(tiny: list[str], words: tuple[str, ...]) -> list[str]:
-    """An export takes ten times as long as all else of a tiny run; a test that needs one names it: `export=...`, `export.samples=2`."""
+    """An export takes ten times as long as all else of a tiny run: only a test that sets something of it has one."""
     return tiny if any(word.startswith("export") for word in words) else [*tiny, "export=none"]

@@ -19,13 +19,28 @@ from kd_runner.errors import ConfigError
 from kd_runner.export.exporter import ExportONNX
 from kd_runner.export.int8 import check_metric
 from kd_runner.metrics.segmentation_iou import SegmentationIoU
-from kd_runner.models.segmentation.mobilenet_v3_aspp import MobileNetV3ASPP
+
+
+class SmallNet(torch.nn.Module):
+    """Few layers, so that an export takes a second; the student's own net is exported by a test of a whole run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 64, 3, stride=2, padding=1), torch.nn.BatchNorm2d(64), torch.nn.Hardswish()
+        )
+        self.middle = torch.nn.Conv2d(64, 64, 3, padding=1)
+        self.classifier = torch.nn.Conv2d(64, 11, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        logits = self.classifier(self.middle(self.stem(image)).relu())
+        return torch.nn.functional.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
 
 
 @pytest.fixture
 def module() -> Distiller:
     torch.manual_seed(0)
-    net = MobileNetV3ASPP(11, aspp_channels=8, skip_channels=8, width_mult=0.25)
+    net = SmallNet()
     features = FeatureExtractor(net, {"image": "image"}, {"logits": ":"}, "student")
     inputs = {"preds": "student.logits", "target": "batch.target"}
     return Distiller(features, metrics={"segmentation_iou": (SegmentationIoU(11), inputs)})
