@@ -164,7 +164,7 @@ def test_a_run_leaves_files_that_load_without_this_package(cli, tmp_path: Path) 
 
 def test_the_file_says_what_a_deployer_needs(module: Distiller, data: DataModule, tmp_path: Path) -> None:
     names = ["background", *map(str, range(10))]
-    exporter(class_names=names).export(module, data, tmp_path, {"miou": 0.5})
+    exporter(class_names=names, experiment="mine").export(module, data, tmp_path, {"miou": 0.5}, "abc")
     file = onnx.load(tmp_path / "model.onnx")
     (image,), (logits,) = file.graph.input, file.graph.output
     assert [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim] == ["batch", 3, "height", "width"]
@@ -174,6 +174,7 @@ def test_the_file_says_what_a_deployer_needs(module: Distiller, data: DataModule
     normalization = json.loads(said["normalization"])
     assert normalization["mean"] == [0.485, 0.456, 0.406] and normalization["channel_order"] == "RGB"
     assert said["part"] == "" and len(said["student_sha256"]) == 64
+    assert said["experiment"] == "mine" and said["teacher_sha256"] == "abc"
     onnx.checker.check_model(file)
 
 

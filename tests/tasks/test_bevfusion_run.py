@@ -9,6 +9,7 @@ import torch
 
 from kd_runner.distillation import checkpoints
 from kd_runner.synthetic.driving import nuscenes_writer
+from tests.tasks.onnx_metadata import check_metadata
 
 TINY = [
     "experiment=bevfusion_crd", "data.prepare=null", "data.batch_size=2", "data.unlabeled_batch_size=2",
@@ -42,6 +43,8 @@ def test_from_teacher_to_onnx(bevfusion, teacher: Path) -> None:
     folder = bevfusion(f"teacher.checkpoint={teacher}", "export.samples=2", "export.outputs=[heatmap]")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["onnx"]["relative_error"] < 1e-4 and metrics["onnx"]["agreement"] > 0.99
+    said = check_metadata(folder, "bevfusion_crd", num_classes=8)
+    assert said["part"] == "dense" and said["normalization"] is None  # a map goes in, no image
     assert (folder / "pictures.png").stat().st_size > 1000
 
     teacher_weights, initial, trained = (

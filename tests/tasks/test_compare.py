@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tasks.onnx_metadata import onnx_metadata
+
 
 def test_compare(here, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ["task=compare", "seeds=[0,1]", "trainer.max_epochs=1", "callbacks=[checkpoints]", "logger=none"]
@@ -32,6 +34,10 @@ def test_compare(here, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
     assert set(summary["gains"]) == {"distilled"}
     assert "<svg" in (folder / "comparison.html").read_text()
     assert (folder / "model.onnx").exists() and (folder / "comparison.png").stat().st_size > 5000
+    student, teacher = (onnx_metadata(path / "model.onnx") for path in (folder, folder / "teacher"))
+    assert student["scores"] == {"miou": summary["arms"]["distilled"][0]["miou"]}
+    assert teacher["scores"] == {"miou": summary["teacher"]["miou"]} and teacher["experiment"] == "voc_kd"
+    assert student["teacher_sha256"] == teacher["student_sha256"]
     assert summary["costs"]["student"]["parameters"] < summary["costs"]["teacher"]["parameters"] * 100
 
 

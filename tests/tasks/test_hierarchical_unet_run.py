@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from kd_runner.config import build
 from kd_runner.synthetic import mini_coco
+from tests.tasks.onnx_metadata import check_metadata
 
 TINY = [
     "experiment=hierarchical_unet_kd", "data.prepare=null", "data.batch_size=2", "data.unlabeled_batch_size=2",
@@ -46,6 +47,8 @@ def test_from_teacher_to_onnx(unet, teacher: Path) -> None:
     folder = unet(f"teacher.checkpoint={teacher}", "trainer.max_epochs=1", "export.samples=3")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["onnx"]["agreement"] > 0.99 and metrics["onnx"]["relative_error"] < 1e-3
+    said = check_metadata(folder, "hierarchical_unet_kd", num_classes=3)
+    assert said["normalization"]["mean"] == [0.485, 0.456, 0.406] and said["part"] == ""
     assert metrics["onnx"]["dynamic"] == ["batch", "boxes", "height", "width"]
     assert (folder / "pictures.png").stat().st_size > 1000
     _the_file_masks_every_box(folder)

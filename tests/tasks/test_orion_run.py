@@ -9,6 +9,7 @@ import torch
 
 from kd_runner.distillation import checkpoints
 from kd_runner.synthetic.driving import bench2drive_writer
+from tests.tasks.onnx_metadata import check_metadata
 
 TINY = [
     "experiment=orion_kd", "data.prepare=null", "data.batch_size=2", "data.train.last=2", "data.unlabeled.first=2",
@@ -51,6 +52,9 @@ def test_from_teacher_to_onnx(orion, teacher: Path) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["pruning"]["kept"]["heads"] == [4] * 2
     assert metrics["onnx"]["agreement"] > 0.99 and metrics["onnx"]["relative_error"] < 1e-3
+    normalization = check_metadata(folder, "orion_kd", num_classes=9)["normalization"]
+    assert normalization["channel_order"] == "RGB" and normalization["value_range"] == [0, 255]
+    assert normalization["mean"] == pytest.approx([123.675, 116.28, 103.53])
     assert (folder / "pictures.png").stat().st_size > 1000
 
     teacher_weights, student_weights = (

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from kd_runner.config import build
 from kd_runner.models.segmentation.fcn_resnet import fcn_resnet
+from tests.tasks.onnx_metadata import onnx_metadata
 
 
 def folder(root: Path) -> Path:
@@ -37,7 +38,10 @@ def test_evaluate_and_export_take_a_student_file(here, tmp_path: Path) -> None:
     assert "student.safetensors`, the checkpoint with the best miou on the same split" in report
     assert "Weights of the teacher: " in report and "how they were chosen is not recorded" in report
     here("task=export", "export.samples=2", weights)
-    assert (folder(tmp_path) / "model.onnx").stat().st_size > 0
+    said = onnx_metadata(folder(tmp_path) / "model.onnx")
+    assert said["scores"] == {"miou": score} and said["experiment"] == "voc_kd" and len(said["class_names"]) == 11
+    assert said["teacher_sha256"] == json.loads((trained / "metrics.json").read_text())["teacher_sha256"]
+    assert said["normalization"]["std"] == [0.229, 0.224, 0.225]
 
 
 @pytest.mark.parametrize("task", ["evaluate", "export"])

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional
 from torchvision.utils import draw_bounding_boxes
 
 from kd_runner.callbacks.segmentation_visualizer import SegmentationVisualizer
-from kd_runner.losses.functional.rois import valid
+from kd_runner.geometry.rois import valid
 from kd_runner.visualization.panels import colors, pixels
 
 _SHOWN = 120  # pixels of height from which masks are shown as they are; smaller ones are enlarged

@@ -8,7 +8,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from kd_runner.config import entries, keys, schema
 from kd_runner.config.location import CONF
@@ -45,6 +45,8 @@ def compose_checked(overrides: Sequence[str] = (), config_dirs: Sequence[str] = 
             del cfg["hydra"]
         try:
             keys.check(entries.clean(cfg.copy()))
+            if OmegaConf.select(cfg, "export.experiment") is not None:
+                cfg.export.experiment = cfg.export.experiment  # resolved while Hydra knows the choices
         finally:
             HydraConfig.instance().cfg = None
     return cfg

@@ -35,6 +35,7 @@ class ExportONNX:
         int8_tolerance: largest drop of the monitored metric from fp32 to INT8; 0.01 is one point.
         monitor: name of that metric; with `int8` it must be given.
         class_names: of the data set, for the file's metadata.
+        experiment: name of the experiment, likewise.
 
     Raises:
         ConfigError: the file differs by more.
@@ -55,6 +56,7 @@ class ExportONNX:
         int8_tolerance: float = 0.01,
         monitor: str | None = None,
         class_names: Sequence[str] = (),
+        experiment: str = "",
     ):
         if int8 and part is not None:
             raise ValueError("INT8 is for whole nets: export.part must be null")
@@ -65,16 +67,31 @@ class ExportONNX:
         self.int8_tolerance, self.monitor = int8_tolerance, monitor
         self.ranked = ranked or {}
         self.int8, self.calibration_samples = int8, calibration_samples
-        self.class_names = list(class_names)
+        self.class_names, self.experiment = list(class_names), experiment
         self.result: dict[str, Any] = {}
 
     def export(
-        self, module: Distiller, data: Any, folder: Path, scores: Mapping[str, float] | None = None
+        self,
+        module: Distiller,
+        data: Any,
+        folder: Path,
+        scores: Mapping[str, float] | None = None,
+        teacher_sha256: str | None = None,
     ) -> dict[str, Any]:
-        """Export the module's student into `folder`; return the sizes and differences of the files.
+        """Export the module's student.
 
         Args:
+            module: holds the student.
+            data: the data module.
+            folder: where to write.
             scores: metric to its value, for the file's metadata.
+            teacher_sha256: digest of the teacher, likewise, where `module` holds none.
+
+        Returns:
+            The sizes and differences of the files.
+
+        Raises:
+            ConfigError: the file differs from torch by more than the tolerance.
         """
         from kd_runner.export import deployment, onnx  # onnxruntime is heavy, and a run without export needs none
 
@@ -83,7 +100,9 @@ class ExportONNX:
             if name not in net.features:
                 raise ConfigError(f"export.ranked: the file gives no {name!r}.{nearest(name, net.features)}")
         file = folder / "model.onnx"
-        metadata = deployment.metadata(module, data, self.class_names, scores or {}, self.part)
+        metadata = deployment.metadata(
+            module, data, self.class_names, self.experiment, scores or {}, teacher_sha256, self.part
+        )
         axes = onnx.export(net, batches[-1], file, metadata, self.dynamic)
         if "batch" not in axes:
             first = next(iter(net.inputs.values()))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from kd_runner.losses.functional.rois import VOID, labels
+from kd_runner.geometry.rois import VOID, labels
 from kd_runner.metrics.confusion import confusion_matrix, iou_per_class
 
 CLASSES = ("background", "target", "non_target")

@@ -12,7 +12,7 @@ from faster_coco_eval.core import mask as rle
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd_runner.losses.functional.rois import valid
+from kd_runner.geometry.rois import valid
 from kd_runner.metrics.row_state import RowStateMetric
 
 logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)  # at INFO it prints its tables

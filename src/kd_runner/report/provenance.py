@@ -59,13 +59,46 @@ def protocols(metrics: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def recorded_weights(file: Path) -> dict[str, str]:
-    """How the weights of a file were chosen, as the run in whose folder it lies recorded it; empty where unknown."""
+def recorded_run(file: Path) -> dict[str, Any]:
+    """What the run in whose folder a weights file lies recorded of it.
+
+    Args:
+        file: the weights.
+
+    Returns:
+        Content of `metrics.json`; empty where there is none.
+    """
     try:
         content = read_json(file.parent / "metrics.json")
     except (OSError, ConfigError):
         return {}
-    weights = content.get("weights") if isinstance(content, dict) else None
+    return dict(content) if isinstance(content, dict) else {}
+
+
+def recorded_score(file: Path) -> dict[str, float]:
+    """The metric that chose the weights of a file, and its value.
+
+    Args:
+        file: the weights.
+
+    Returns:
+        One entry; empty where nothing is recorded.
+    """
+    recorded = recorded_run(file)
+    monitor, score = recorded.get("monitor"), recorded.get("score")
+    return {str(monitor): float(score)} if monitor is not None and isinstance(score, int | float) else {}
+
+
+def recorded_weights(file: Path) -> dict[str, str]:
+    """How the weights of a file were chosen, as the run in whose folder it lies recorded it.
+
+    Args:
+        file: the weights.
+
+    Returns:
+        As `measured_weights`; empty where unknown.
+    """
+    weights = recorded_run(file).get("weights")
     return dict(weights) if isinstance(weights, dict) else {}
 
 

@@ -12,6 +12,7 @@ def register_resolvers() -> None:
     assets = Path(__file__).parents[1] / "assets"
     OmegaConf.register_new_resolver("asset", lambda name: str(assets / name), replace=True)
     OmegaConf.register_new_resolver("scale_lr", scale_lr, replace=True)
+    OmegaConf.register_new_resolver("experiment_name", run_names.experiment_name, replace=True)
     OmegaConf.register_new_resolver("run_name", run_names.run_name, replace=True)
     OmegaConf.register_new_resolver("sweep_name", run_names.sweep_name, replace=True)
     OmegaConf.register_new_resolver("point_name", run_names.point_name, replace=True)

@@ -4,6 +4,9 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
 
 from kd_runner.errors import ConfigError
 from kd_runner.runtime.ranks import launcher_pid, world_size
@@ -80,3 +83,11 @@ def point_name(text: str) -> str:
     """A folder name: `/` and blanks replaced, cut with a digest where a file system could not take it."""
     name = re.sub(r"[^\w.,=+\-\[\]]", "-", text) or "point"
     return name if len(name) <= 120 else f"{name[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def experiment_name() -> str:
+    """The chosen experiment; empty where the configuration was composed elsewhere."""
+    if not HydraConfig.initialized():
+        return ""
+    choices: Any = HydraConfig.get().runtime.choices
+    return str(choices.get("experiment", ""))

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -20,6 +19,7 @@ from kd_runner.report import gathered_page
 from kd_runner.report.comparison import Summary
 from kd_runner.report.grouped import group
 from kd_runner.report.runs import read_folder
+from kd_runner.runtime import run_names
 from kd_runner.runtime.files import read_json, write_json, write_text
 from kd_runner.runtime.launch import num_processes
 from kd_runner.runtime.processes import in_parallel
@@ -172,7 +172,4 @@ def finish(folder: Path, summary: Summary) -> None:
 
 def experiment_name(folder: Path) -> str:
     """The chosen experiment: Hydra's word, else (called from Python) the folder above the run's."""
-    if HydraConfig.initialized():
-        choices: Any = HydraConfig.get().runtime.choices
-        return str(choices["experiment"])
-    return folder.parent.name
+    return run_names.experiment_name() or folder.parent.name

@@ -67,7 +67,7 @@ def _compare(cfg: DictConfig, folder: Path) -> float | None:
     nets = {"teacher": teacher, "student": build.trained(cfg, calls[main_arm][0][1])}
     summary |= {
         "experiment": arms.experiment_name(folder),
-        "costs": _costs(cfg, folder, nets, data),
+        "costs": _costs(cfg, folder, nets, data, teacher_metrics, results[main_arm][0]),
         "pruning": results[main_arm][0].get("pruning"),
         "seconds_of": {name: longer for name, (longer, _) in equal_seconds.sources(settings).items()},
         "side_by_side": arms.num_workers(cfg, len(calls) * len(cfg.seeds)) > 1,
@@ -164,17 +164,26 @@ def _weights_digest(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _costs(cfg: DictConfig, folder: Path, nets: Mapping[str, FeatureExtractor], data: DataModule) -> dict[str, Any]:
-    """Size and speed of teacher and student, timed in turns in one process."""
+def _costs(
+    cfg: DictConfig,
+    folder: Path,
+    nets: Mapping[str, FeatureExtractor],
+    data: DataModule,
+    teacher_metrics: Mapping[str, float],
+    result: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Size and speed of teacher and student, timed in turns in one process; `result` is that of the student's run."""
     batch = data.example(1)
     measured = {role: costs.static(net.net, net.one_sample(batch)) for role, net in nets.items()}
     calls = {f"{role} torch": costs.torch_call(net.net, net.one_sample(batch)) for role, net in nets.items()}
     if cfg.get("export"):
-        from kd_runner.export import onnx
+        from kd_runner.export import deployment, onnx
 
         exporter = build.exporter(cfg)
         measured["teacher"] |= read_json(folder / "teacher" / "export.json")
-        measured["student"] |= exporter.export(build.evaluator(cfg, nets["student"]), data, folder)
+        deployment.set_scores(folder / "teacher" / "model.onnx", {cfg.monitor: teacher_metrics[cfg.monitor]})
+        module, score = build.evaluator(cfg, nets["student"]), {cfg.monitor: result["score"]}
+        measured["student"] |= exporter.export(module, data, folder, score, result.get("teacher_sha256"))
         for role, onnx_folder in (("teacher", folder / "teacher"), ("student", folder)):
             calls[f"{role} onnxruntime"] = onnx.call(onnx_folder / "model.onnx", exporter.arguments(nets[role], data))
     for name, milliseconds in costs.latency(calls).items():

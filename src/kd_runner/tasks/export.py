@@ -5,7 +5,9 @@ import logging
 from omegaconf import DictConfig
 
 from kd_runner.config import build
+from kd_runner.distillation import checkpoints
 from kd_runner.errors import ConfigError
+from kd_runner.report.provenance import recorded_run, recorded_score
 from kd_runner.runtime.files import write_json
 from kd_runner.runtime.run_folder import RunFolder
 
@@ -21,7 +23,10 @@ def export(cfg: DictConfig, run: RunFolder) -> None:
 
     def work() -> None:
         module = build.evaluator(cfg, build.student(cfg))
-        write_json(run.metrics_file, build.exporter(cfg).export(module, build.data(cfg), run.path))
+        file = checkpoints.find_file(cfg.student.checkpoint, "student")
+        teacher = recorded_run(file).get("teacher_sha256")
+        result = build.exporter(cfg).export(module, build.data(cfg), run.path, recorded_score(file), teacher)
+        write_json(run.metrics_file, result)
         log.info("%s", run.path / "model.onnx")
 
     run.run_or_load(cfg, work)

@@ -15,6 +15,7 @@ from kd_runner.data.module import DataModule
 from kd_runner.distillation import checkpoints
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.module import Distiller
+from kd_runner.distillation.teacher_cache import identity
 from kd_runner.profiling import costs
 from kd_runner.report.provenance import data_pools, measured_weights, protocols
 from kd_runner.report.run_page import run_page
@@ -80,6 +81,8 @@ def fit_and_report(
         "class_names": list(cfg.data.get("class_names") or []),
         **costs.static(student.net, student.one_sample(data.example(1))),
     }
+    if module.teacher is not None:
+        result["teacher_sha256"] = identity.weights(module.teacher.net)
     if is_first():
         require_saved(run, module)
         write_json(run.metrics_file, result)

@@ -45,6 +45,12 @@ class CameraPipeline:
         self.crop, self.final = (crop[0], crop[1]), (final[0], final[1])
         self.mean, self.std = (torch.tensor(list(v)).view(3, 1, 1) for v in (mean, std))
 
+    @property
+    def normalization(self) -> dict[str, Any]:
+        """What a deployer must do to the pixels of an image."""
+        mean, std = (value.flatten().tolist() for value in (self.mean, self.std))
+        return {"mean": mean, "std": std, "channel_order": "RGB", "value_range": [0, 255]}
+
     def __call__(self, camera_images: Sequence[Image.Image], intrinsics: Array) -> tuple[Tensor, Tensor]:
         """Convert the images of a frame.
 

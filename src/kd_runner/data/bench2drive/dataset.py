@@ -82,6 +82,11 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
         self.pipeline, self.range_m, self.num_points = pipeline, range_m, num_points
         self.max_boxes, self.max_lines = max_boxes, max_lines
 
+    @property
+    def normalization(self) -> dict[str, Any]:
+        """That of the pipeline."""
+        return self.pipeline.normalization
+
     def __len__(self) -> int:
         return len(self.infos)
 

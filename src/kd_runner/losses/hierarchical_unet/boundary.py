@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kd_runner.geometry.rois import VOID, labels
 from kd_runner.losses.functional.edges import boundary
-from kd_runner.losses.functional.rois import VOID, labels
 
 
 class BoundaryAwareCE(nn.Module):

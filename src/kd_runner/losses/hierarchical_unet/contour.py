@@ -5,8 +5,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kd_runner.geometry.rois import labels
 from kd_runner.losses.functional.edges import boundary
-from kd_runner.losses.functional.rois import labels
 
 
 class ContourBCE(nn.Module):

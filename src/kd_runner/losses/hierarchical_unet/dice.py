@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from kd_runner.losses.functional.rois import VOID, labels
+from kd_runner.geometry.rois import VOID, labels
 
 
 class TargetDice(nn.Module):

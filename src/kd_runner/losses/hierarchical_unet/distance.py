@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 
-from kd_runner.losses.functional.rois import labels
+from kd_runner.geometry.rois import labels
 
 
 def edge_distance(mask: Tensor, width: float) -> Tensor:
