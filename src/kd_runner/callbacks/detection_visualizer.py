@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from kd_runner.callbacks.scheduled_visualizer import ScheduledVisualizer
 from kd_runner.data.voc.transforms import to_pixels
@@ -72,7 +71,7 @@ class DetectionVisualizer(ScheduledVisualizer):
     def draw(self, module: Distiller, data: Any) -> np.ndarray:
         """(rows, columns, 3) uint8."""
         chosen = range(len(data.val))[:: max(1, len(data.val) // self.num_samples)][: self.num_samples]
-        batch = module.transfer_batch_to_device(default_collate([data.val[i] for i in chosen]), module.device, 0)
+        batch = module.transfer_batch_to_device(data.collate([data.val[i] for i in chosen]), module.device, 0)
         truth = {role: self._of_batch(batch, key) for role, key in self.keys.items()}
         predictions = self.features_of_nets(module, batch, self.features.values())
         return stack([self._figure(i, truth, predictions) for i in range(len(chosen))])

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from kd_runner.callbacks.scheduled_visualizer import ScheduledVisualizer
 from kd_runner.distillation.module import Distiller
@@ -31,7 +30,7 @@ class SegmentationVisualizer(ScheduledVisualizer):
     def draw(self, module: Distiller, data: Any) -> np.ndarray:
         """(rows, columns, 3) uint8."""
         samples = [data.val[index] for index in range(min(self.num_images, len(data.val)))]
-        batch = module.transfer_batch_to_device(default_collate(samples), module.device, 0)
+        batch = module.transfer_batch_to_device(data.collate(samples), module.device, 0)
         features = self.features_of_nets(module, batch, [self.logits])
         return table(self.columns(batch, {name: values[self.logits].argmax(1) for name, values in features.items()}))
 

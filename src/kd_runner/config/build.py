@@ -34,13 +34,21 @@ def data(cfg: DictConfig) -> DataModule:
     if cfg.data.prepare is not None:
         instantiate_checked(cfg.data.prepare, "data.prepare")
     keep_in_memory(cfg.data.get("images_in_memory_mb") or 0)
-    settings = set(inspect.signature(DataModule).parameters) - {"train", "val", "unlabeled", "seed", "accumulate"}
+    settings = set(inspect.signature(DataModule).parameters) - {
+        "train",
+        "val",
+        "unlabeled",
+        "seed",
+        "accumulate",
+        "collate",
+    }
     unlabeled = cfg.data.unlabeled if cfg.kd.enabled else None
     return DataModule(
         train=lambda: training_samples(cfg, "train"),
         val=lambda: instantiate_checked(cfg.data.val, "data.val"),
         unlabeled=(lambda: training_samples(cfg, "unlabeled")) if unlabeled is not None else None,
         seed=cfg.seed,
+        collate=instantiate_checked(cfg.data.collate, "data.collate") if cfg.data.get("collate") else None,
         accumulate=cfg.trainer.get("accumulate_grad_batches") or 1,
         **{key: value for key, value in cfg.data.items() if key in settings},  # others are there to be referred to
     )
@@ -160,19 +168,11 @@ def use_weights(node: DictConfig, file: Path) -> None:
 def feature_extractor(cfg: DictConfig, role: str, module: nn.Module) -> FeatureExtractor:
     """The net with the inputs and features of `teacher` or `student`."""
     node = cfg[role]
-    transforms = {
-        key: {name: instantiate_checked(part, f"{role}.{key}.{name}") for name, part in node[key].items()}
+    features_of, inputs_of = (
+        {name: instantiate_checked(part, f"{role}.{key}.{name}") for name, part in (node.get(key) or {}).items()}
         for key in ("feature_transforms", "input_transforms")
-    }
-    features = FeatureExtractor(
-        module,
-        inputs=node.inputs,
-        features=node.features,
-        role=role,
-        train_inputs=node.train_inputs,
-        transforms=transforms["feature_transforms"],
-        input_transforms=transforms["input_transforms"],
     )
+    features = FeatureExtractor(module, node.inputs, node.features, role, node.train_inputs, features_of, inputs_of)
     features.net_config = OmegaConf.to_container(node.net, resolve=True)  # type: ignore[assignment]
     return features
 

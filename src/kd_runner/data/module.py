@@ -1,14 +1,15 @@
 """The LightningDataModule of all experiments."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, default_collate
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
+from kd_runner.data.collate import Collate, KeyedSamples, stack
 from kd_runner.data.order import EvalShardSampler, ResumableBatchSampler, SeededDataset
 from kd_runner.errors import ConfigError
 
@@ -33,6 +34,8 @@ class DataModule(LightningDataModule):
         seed: seed of order and augmentation.
         name: names this module in errors.
         accumulate: batches whose gradients are summed for one optimizer step; each has its fraction of the samples.
+        sample_keys: names of what a sample holds, where the datasets give tuples, e.g. `[image, target]`.
+        collate: makes a batch of a list of samples; None stacks them.
     """
 
     def __init__(
@@ -48,9 +51,12 @@ class DataModule(LightningDataModule):
         seed: int = 0,
         name: str = "data",
         accumulate: int = 1,
+        sample_keys: Sequence[str] | None = None,
+        collate: Collate | None = None,
     ):
         super().__init__()
         self._train, self._val, self._unlabeled = train, val, unlabeled
+        self.sample_keys, self.collate = sample_keys, collate or stack
         self.batch_size, self.unlabeled_batch_size = batch_size, unlabeled_batch_size
         self.val_batch_size, self.steps_per_epoch = val_batch_size, steps_per_epoch
         self.num_workers, self.seed, self.name = num_workers, seed, name
@@ -59,7 +65,8 @@ class DataModule(LightningDataModule):
     @cached_property
     def train(self) -> SeededDataset:
         """Labeled samples, followed by the unlabeled ones."""
-        labeled, name = self._train(), f"{self.name}.train"
+        name = f"{self.name}.train"
+        labeled = self._keyed(self._train(), name)
         if self.unlabeled is None:
             return SeededDataset(labeled, name)
         return SeededDataset(ConcatDataset([labeled, self.unlabeled]), f"{name} or {self.name}.unlabeled")
@@ -67,12 +74,12 @@ class DataModule(LightningDataModule):
     @cached_property
     def unlabeled(self) -> Samples | None:
         """Unlabeled samples, if there are any."""
-        return None if self._unlabeled is None else self._unlabeled()
+        return None if self._unlabeled is None else self._keyed(self._unlabeled(), f"{self.name}.unlabeled")
 
     @cached_property
     def val(self) -> SeededDataset:
         """Validation samples."""
-        return SeededDataset(self._val(), f"{self.name}.val")
+        return SeededDataset(self._keyed(self._val(), f"{self.name}.val"), f"{self.name}.val")
 
     @property
     def num_unlabeled(self) -> int:
@@ -126,7 +133,7 @@ class DataModule(LightningDataModule):
         order = self.order()
         keys, labeled = order.batch(0), order.batch_sizes[0]
         first = keys[:labeled][:count] + keys[labeled:][:count]
-        return default_collate([self.train[key] for key in first])
+        return self.collate([self.train[key] for key in first])
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training batches from the step that the trainer has reached."""
@@ -152,7 +159,10 @@ class DataModule(LightningDataModule):
             Name to stacked tensor.
         """
         for index in range(min(count, self.num_labeled)):
-            yield default_collate([self.train[index]])
+            yield self.collate([self.train[index]])
+
+    def _keyed(self, samples: Any, name: str) -> Samples:
+        return samples if self.sample_keys is None else KeyedSamples(samples, self.sample_keys, name)
 
     @property
     def _rank(self) -> tuple[int, int]:
@@ -162,6 +172,7 @@ class DataModule(LightningDataModule):
     def _loader(self, dataset: SeededDataset, **options: Any) -> DataLoader[Any]:
         return DataLoader(
             dataset,
+            collate_fn=self.collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

@@ -2,7 +2,7 @@
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -161,6 +161,11 @@ class SeededDataset(Dataset[dict[str, Any]]):
                 raise
             except (ValueError, OSError) as error:
                 raise SampleError(f"{self.name}: {error}") from error
+        if not isinstance(sample, Mapping):
+            raise SampleError(
+                f"{self.name}: a sample is a {type(sample).__name__}, not a dictionary; name what a tuple holds with "
+                "data.sample_keys=[image, target]"
+            )
         return {"index": torch.tensor(index), **sample}
 
     def __len__(self) -> int:

@@ -69,7 +69,7 @@ def _plain(spec: Any) -> Any:
     if isinstance(spec, InputSpec):
         return spec.spec
     if isinstance(spec, Mapping):
-        return {str(key): _plain(part) for key, part in spec.items()}
+        return {str(key): _plain(part) for key, part in spec.items() if part is not None}  # null: not given
     if isinstance(spec, list | tuple):
         return [_plain(part) for part in spec]
     return spec

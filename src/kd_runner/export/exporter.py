@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.module import Distiller
@@ -203,9 +202,9 @@ class ExportONNX:
 
     def _batches(self, data: Any) -> Iterator[dict[str, Tensor]]:
         samples = [data.val[index] for index in range(min(self.samples, len(data.val)))]
-        yield default_collate(samples[:1])
+        yield data.collate(samples[:1])
         for first in range(0, len(samples) - 1, 2):
-            yield default_collate(samples[first : first + 2])
+            yield data.collate(samples[first : first + 2])
 
 
 def _larger(batch: Mapping[str, Tensor], inputs: Mapping[str, str]) -> dict[str, Tensor]:

@@ -58,7 +58,13 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _show_data(cfg: DictConfig, data: DataModule) -> None:
-    table = _table(f"Data in {cfg.data.root} (scale {cfg.scale})", "part", "samples", "in a batch", "what one holds")
+    table = _table(
+        f"Data{f' in {cfg.data.root}' if cfg.data.root else ''} (scale {cfg.scale})",
+        "part",
+        "samples",
+        "in a batch",
+        "what one holds",
+    )
     counts_in_batch = {"train": data.batch_size, "unlabeled": data.unlabeled_batch_size, "val": data.val_batch_size}
     parts = {"train": data.num_labeled, "unlabeled": data.num_unlabeled, "val": len(data.val)}
     for name, count in parts.items():

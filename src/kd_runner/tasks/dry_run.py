@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, open_dict
-from torch.utils.data import default_collate
 
 from kd_runner.callbacks.scheduled_visualizer import ScheduledVisualizer
 from kd_runner.config import build
@@ -39,7 +38,7 @@ def check_metrics(cfg: DictConfig, module: Distiller, data: DataModule, callback
     training = module.training
     module.eval()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        sources = module.sources(default_collate([data.val[0]]), module.metric_inputs)
+        sources = module.sources(data.collate([data.val[0]]), module.metric_inputs)
         arguments = module.metric_inputs.resolve(sources)
         names: list[str] = []
         metric: Any
