@@ -123,3 +123,14 @@ def test_a_mask_lies_where_its_box_is() -> None:
     expected[16:24, 6:18] = True
     assert torch.equal(mask, expected) and torch.equal(truth, expected) and score == pytest.approx(1.0)
     assert _pixels([1.0, 1.0, 1.0, 1.0], 32, 24) == (31, 32, 23, 24)
+
+
+def test_the_level_of_a_constant_prediction() -> None:
+    """Every pixel of every ROI as target."""
+    given, metric, constant = batch(), InstanceROI(), InstanceROI()
+    metric.update(**given)
+    metric.compute()
+    everywhere = torch.zeros_like(given["logits"])
+    everywhere[:, 1] = 1
+    constant.update(**{**given, "logits": everywhere})
+    assert metric.constant_levels["target_iou_mean"] == pytest.approx(constant.compute()["target_iou_mean"].item())

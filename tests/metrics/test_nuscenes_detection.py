@@ -57,6 +57,7 @@ def test_figures_of_the_official_devkit() -> None:
     perfect, shifted, bare = fabricated(), fabricated(shift=0.7), fabricated(attributes=False)
     assert (perfect["map"], perfect["nds"]) == pytest.approx((0.5, 0.4944), abs=5e-5)
     assert (shifted["map"], shifted["mate"]) == pytest.approx((0.375, 0.85), abs=1e-6)
+    assert [shifted[f"map/{m}"] for m in ("0.5", "1", "2", "4")] == pytest.approx([0.0, 0.5, 0.5, 0.5], abs=1e-6)
     assert bare["maae"] == pytest.approx(1.0)
 
 

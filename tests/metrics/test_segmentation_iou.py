@@ -91,3 +91,17 @@ def test_classes_have_names_and_as_many_as_there_are() -> None:
     assert "iou/cat" in measured(FIRST, class_names=["ground", "cat", "dog", "cow"])
     with pytest.raises(ValueError, match=r"class_names has 2 names for 4 classes"):
         SegmentationIoU(4, class_names=["ground", "cat"])
+
+
+def test_the_level_of_a_constant_prediction() -> None:
+    """Class 0 has 520 of the 800 pixels, three classes occur: mIoU (520 / 800) / 3, whatever was predicted."""
+    metric = SegmentationIoU(4)
+    for preds, target in (FIRST, SECOND):
+        metric.update(preds=preds, target=target)
+    metric.compute()
+    constant = SegmentationIoU(4)
+    for _, target in (FIRST, SECOND):
+        constant.update(preds=torch.zeros_like(target), target=target)
+    assert metric.constant_levels["miou"] == pytest.approx(constant.compute()["miou"].item())
+    assert metric.constant_levels["miou"] == pytest.approx(520 / 800 / 3)
+    assert metric.constant_levels["pixel_accuracy"] == pytest.approx(constant.compute()["pixel_accuracy"].item())

@@ -32,3 +32,17 @@ def iou_per_class(confmat: Tensor) -> Tensor:
     intersection = counts.diag()
     union = counts.sum(0) + counts.sum(1) - intersection
     return torch.where(union > 0, intersection / union, torch.nan)
+
+
+def constant_levels(confmat: Tensor) -> dict[str, float]:
+    """What always predicting the most frequent class would have: its IoU is its share of the pixels, others have 0.
+
+    Args:
+        confmat: (C, C) counts of any prediction, see `confusion_matrix`.
+
+    Returns:
+        `miou` and `pixel_accuracy`.
+    """
+    counts = confmat.double().sum(1)
+    largest = float(counts.max() / counts.sum())
+    return {"miou": largest / max(1, int((counts > 0).sum())), "pixel_accuracy": largest}

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from kd_runner.geometry.rois import VOID, labels
-from kd_runner.metrics.confusion import confusion_matrix, iou_per_class
+from kd_runner.metrics.confusion import confusion_matrix, constant_levels, iou_per_class
 
 CLASSES = ("background", "target", "non_target")
 
@@ -19,6 +19,10 @@ class InstanceROI(Metric):
 
     Args:
         detection_thresholds: a ROI is detected if its target IoU is above the threshold, 0..1.
+
+    Attributes:
+        constant_levels: what a constant prediction would have: of `target_iou_mean` all pixels of every ROI as target,
+            of `miou` the most frequent class; set by `compute`.
     """
 
     higher_is_better = True
@@ -27,6 +31,7 @@ class InstanceROI(Metric):
     detected: Tensor
     iou_sum: Tensor
     rois: Tensor
+    filled: Tensor
     separated: Tensor
 
     def __init__(self, detection_thresholds: Sequence[float] = (0.5, 0.7)):
@@ -36,6 +41,8 @@ class InstanceROI(Metric):
         self.add_state("detected", torch.zeros(len(self.detection_thresholds), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("iou_sum", torch.zeros((), dtype=torch.double), dist_reduce_fx="sum")
         self.add_state("rois", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        self.constant_levels: dict[str, float] = {}
+        self.add_state("filled", torch.zeros((), dtype=torch.double), dist_reduce_fx="sum")
         self.add_state("separated", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor, roi_mask: Tensor) -> None:
@@ -55,6 +62,7 @@ class InstanceROI(Metric):
         iou = torch.where(union > 0, hits / union.clamp(min=1), 1.0)
         self.detected += torch.stack([(iou > threshold).sum() for threshold in self.detection_thresholds])
         self.iou_sum += iou.double().sum()
+        self.filled += (truth.flatten(1).sum(1) / known.flatten(1).sum(1).clamp(min=1)).double().sum()
         self.rois += len(iou)
         person = known & (target > 0)
         self.separated += ((1 + logits[:, 1:].argmax(1)) == target)[person].sum()
@@ -68,6 +76,8 @@ class InstanceROI(Metric):
             classes and `iou/<class>`. A class that does not occur is nan and left out of the mean.
         """
         iou = iou_per_class(self.confmat)
+        levels = constant_levels(self.confmat)
+        self.constant_levels = {"target_iou_mean": float(self.filled / self.rois), "miou": levels["miou"]}
         rates = zip(self.detection_thresholds, self.detected / self.rois)
         return {
             "target_iou_mean": (self.iou_sum / self.rois).float(),

@@ -80,6 +80,7 @@ class NuScenesDetection(RowStateMetric):
         self.round_range, self.filter_predictions = round_range, filter_predictions
         self.thresholds, self.tp_threshold, self.errors = list(thresholds), tp_threshold, list(errors)
         self.half_turn, self.max_predictions = set(half_turn), max_predictions
+        self.constant_levels = {"map": 0.0, "nds": 0.0}  # of finding nothing
         self.min_recall, self.min_precision = min_recall, min_precision
 
     def update(
@@ -116,7 +117,8 @@ class NuScenesDetection(RowStateMetric):
         """Compute the metric of all samples.
 
         Returns:
-            `nds`, `map`, the mean of each error as `mate`, ..., and per class `ap/<class>`, `ate/<class>`, ...
+            `nds`, `map`, `map/<m>` at each distance, the mean of each error as `mate`, ..., and per class `ap/<class>`,
+            `ate/<class>`, ...
         """
         predictions, objects = (self.table(state, _COLUMNS) for state in (self.predictions, self.objects))
         predictions = predictions[_best(predictions, self.max_predictions)]
@@ -129,11 +131,14 @@ class NuScenesDetection(RowStateMetric):
             if self.filter_predictions:
                 predicted = predicted[self._in_range(predicted, reach)]
             aps[name], errors[name] = self._measure(name, predicted, true)
-        mean_ap = float(np.mean(list(aps.values())))
+        at_distances = np.mean(list(aps.values()), 0)
+        mean_ap = float(at_distances.mean())
         means = {error: _nanmean([errors[name][error] for name in errors]) for error in self.errors}
         score = (5 * mean_ap + sum(max(0.0, 1 - mean) for mean in means.values())) / (5 + len(means))
-        result = {"nds": score, "map": mean_ap, **{f"m{error}": mean for error, mean in means.items()}}
-        result |= {f"ap/{name}": ap for name, ap in aps.items()}
+        result = {"nds": score, "map": mean_ap}
+        result |= {f"map/{distance:g}": ap for distance, ap in zip(self.thresholds, at_distances)}
+        result |= {f"m{error}": mean for error, mean in means.items()}
+        result |= {f"ap/{name}": np.mean(ap) for name, ap in aps.items()}
         result |= {f"{error}/{name}": errors[name][error] for error in self.errors for name in errors}
         return {key: torch.tensor(value, dtype=torch.float32, device=self.device) for key, value in result.items()}
 
@@ -141,8 +146,8 @@ class NuScenesDetection(RowStateMetric):
         x, y = rows[:, _BOX][:, :2].T
         return np.hypot(x, y) <= reach if self.round_range else np.maximum(np.abs(x), np.abs(y)) <= reach
 
-    def _measure(self, name: str, predicted: Array, true: Array) -> tuple[float, dict[str, float]]:
-        """AP of a class, and its errors."""
+    def _measure(self, name: str, predicted: Array, true: Array) -> tuple[list[float], dict[str, float]]:
+        """AP of a class at each distance, and its errors."""
         # As the devkit orders: highest scores first; of equal ones the later.
         predicted = predicted[np.lexsort((np.arange(len(predicted)), predicted[:, _SCORE]))[::-1]]
         matches = match(predicted, true, self.thresholds)
@@ -158,7 +163,7 @@ class NuScenesDetection(RowStateMetric):
             else self._mean_error(value, predicted, hit, len(true))
             for error, value in values.items()
         }
-        return float(np.mean(aps)), means
+        return aps, means
 
     def _average_precision(self, hit: Array, count: int) -> float:
         if not hit.any():

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from kd_runner.metrics.confusion import confusion_matrix, iou_per_class
+from kd_runner.metrics.confusion import confusion_matrix, constant_levels, iou_per_class
 
 
 class SegmentationIoU(Metric):
@@ -20,6 +20,9 @@ class SegmentationIoU(Metric):
         num_classes: number of classes, background included.
         class_names: names for the report; None for numbers.
         ignore_index: label of pixels that are ignored.
+
+    Attributes:
+        constant_levels: what always predicting the most frequent class would have; set by `compute`.
 
     Raises:
         ValueError: as many names as classes are needed.
@@ -44,6 +47,7 @@ class SegmentationIoU(Metric):
         self.class_names = list(class_names or map(str, range(num_classes)))
         if len(self.class_names) != num_classes:
             raise ValueError(f"class_names has {len(self.class_names)} names for {num_classes} classes")
+        self.constant_levels: dict[str, float] = {}
         self.add_state("confmat", torch.zeros(num_classes, num_classes, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
@@ -66,6 +70,7 @@ class SegmentationIoU(Metric):
         """
         counts = self.confmat.double()
         iou = iou_per_class(self.confmat)
+        self.constant_levels = constant_levels(self.confmat)
         return {
             "miou": iou.nanmean().float(),
             "pixel_accuracy": (counts.trace() / counts.sum()).float(),

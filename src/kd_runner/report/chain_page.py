@@ -9,6 +9,7 @@ from kd_runner.report.comparison import (
     gain_sentences,
     reading,
     results_table,
+    untrained,
 )
 from kd_runner.report.tables import Table, comma_separated, markdown
 from kd_runner.runtime.files import write_text
@@ -29,6 +30,7 @@ def write(folder: Path, summary: Summary) -> None:
         f"Scale **{summary['scale']}**, metric `{summary['monitor']}`, seeds {summary['seeds']}. `direct` is the "
         f"student of the last stage, taught by the teacher itself. {reading(summary)}",
         markdown(table),
+        *untrained(summary),
         *(line for name, gained in summary["gains"].items() for line in gain_sentences(name, gained)),
         "## Data",
         markdown(data_table(summary)),

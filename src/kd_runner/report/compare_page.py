@@ -13,6 +13,7 @@ from kd_runner.report.comparison import (
     reading,
     results_table,
     scores,
+    untrained,
 )
 from kd_runner.report.statistics import estimate
 from kd_runner.report.tables import Table, comma_separated, markdown, without_empty
@@ -35,6 +36,7 @@ def write(folder: Path, summary: Summary) -> None:
         f"weights, sees the same labeled samples in the same order, and takes the same number of optimizer steps"
         f"{_unless(summary)}. {reading(summary)}",
         markdown(table),
+        *untrained(summary),
         *(line for name, gained in summary["gains"].items() for line in gain_sentences(name, gained)),
         *_weak_teacher(summary),
         "![metric of every seed](comparison.png)",

@@ -7,6 +7,7 @@ from typing import Any
 from kd_runner.report.statistics import estimate, gain, gap_closed, harder, verdicts
 from kd_runner.report.tables import Table, without_empty
 from kd_runner.report.training_cost import COST_COLUMNS, cost_cells, cost_sentences
+from kd_runner.report.training_level import untrained_sentence
 
 Summary = dict[str, Any]
 READING = (
@@ -56,6 +57,7 @@ def summarize(
         "seconds": {name: sum(run["seconds"] for run in runs) / len(runs) for name, runs in results.items()},
         "weights": first.get("weights"),
         "protocols": first.get("protocols"),
+        "constant_level": first.get("constant_level"),
         "data": {name: runs[0].get("data") for name, runs in results.items()},
         "gains": gains,
         "score": sum(scores[score_arm]) / len(scores[score_arm]),
@@ -142,6 +144,13 @@ def _sentence(name: str, gained: Mapping[str, Any], remark: str = "") -> str:
     gap = "" if math.isnan(closed) else f", {closed:.0f} % of the gap closed"
     points = f"{100 * gained['mean']:+.2f}{interval} points{gap}"
     return f"**{name}** against {gained['control']}{remark}: {points}: **{gained['verdict']}**."
+
+
+def untrained(summary: Summary) -> list[str]:
+    """A line that names the arms that are no better than a constant prediction, on the mean over the seeds, if any."""
+    means = {name: estimate(values).mean for name, values in scores(summary).items()}
+    sentence = untrained_sentence(summary["monitor"], means, summary.get("constant_level"))
+    return [] if sentence is None else [sentence]
 
 
 def reading(summary: Summary) -> str:

@@ -10,6 +10,7 @@ from kd_runner.pruning import report as pruning_report
 from kd_runner.report.comparison import protocol_sentences, weights_sentence
 from kd_runner.report.provenance import network
 from kd_runner.report.tables import Table, markdown, without_empty
+from kd_runner.report.training_level import untrained_sentence
 
 
 def run_page(cfg: DictConfig, result: Mapping[str, Any], folder: Path) -> str:
@@ -24,6 +25,9 @@ def run_page(cfg: DictConfig, result: Mapping[str, Any], folder: Path) -> str:
     if result.get("weights"):
         sections.append(weights_sentence(result["weights"]))
     sections += protocol_sentences(result.get("protocols"))
+    monitor, level = result["monitor"], result.get("constant_level")
+    if (sentence := untrained_sentence(monitor, {"it": result["metrics"][monitor]}, level)) is not None:
+        sections.append(sentence)
     classes = _classes(result["metrics"])
     if len(classes) > 1:
         sections += ["## Per class", markdown(classes)]

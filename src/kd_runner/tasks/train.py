@@ -19,6 +19,7 @@ from kd_runner.distillation.teacher_cache import identity
 from kd_runner.profiling import costs
 from kd_runner.report.provenance import data_pools, measured_weights, protocols
 from kd_runner.report.run_page import run_page
+from kd_runner.report.training_level import constant_level
 from kd_runner.runtime.files import write_json, write_text
 from kd_runner.runtime.ranks import is_first
 from kd_runner.runtime.run_folder import RunFolder
@@ -66,13 +67,14 @@ def fit_and_report(
     restore(run, module, best)
     save_weights(run, module)
     log.info("trained %d steps; measuring the %s weights", fitted["steps"], "best" if best else "last")
-    metrics = run.stage("measure", lambda: validate(cfg, run, module, data))
+    measured = run.stage("measure", lambda: measure(cfg, run, module, data))
+    metrics = measured["metrics"]
     result: dict[str, Any] = {
         "scale": cfg.scale,
         "seed": cfg.seed,
         "monitor": cfg.monitor,
         "score": metrics[cfg.monitor],
-        "metrics": metrics,
+        **measured,
         **fitted,
         "seconds": run.seconds,
         "weights": measured_weights(cfg, "best" if best else "last"),
@@ -92,6 +94,12 @@ def fit_and_report(
         require_saved(run, module)
         log.info("%s %.4f, %.2f M parameters: %s", cfg.monitor, result["score"], result["parameters"] / 1e6, run.path)
     return result["score"]
+
+
+def measure(cfg: DictConfig, run: RunFolder, module: Distiller, data: DataModule) -> dict[str, Any]:
+    """The student's `metrics` on the validation set, and `constant_level`, the `monitor` of a constant prediction."""
+    metrics = validate(cfg, run, module, data)
+    return {"metrics": metrics, "constant_level": constant_level(module.metrics.values(), cfg.monitor)}
 
 
 def fit(run: RunFolder, trainer: Any, module: Distiller, data: DataModule) -> dict[str, Any]:
