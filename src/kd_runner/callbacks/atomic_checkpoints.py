@@ -44,7 +44,11 @@ def read_checkpoint(path: Path, checkpoints: Path) -> dict[str, Any]:
     """A run's checkpoint on the CPU; no code from the file runs (`weights_only=True`).
 
     Args:
+        path: the checkpoint.
         checkpoints: folder that the paths in it are made relative to: the run may have moved.
+
+    Returns:
+        Its content.
 
     Raises:
         ConfigError: cut short, damaged, or holding objects other than tensors and plain data.

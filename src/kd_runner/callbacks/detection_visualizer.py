@@ -28,9 +28,12 @@ class DetectionVisualizer(ScheduledVisualizer):
     Args:
         num_samples: figures.
         every_n_epochs: how often, in epochs; only after a validation.
-        class_names, line_names: of the labels.
+        class_names: of the labels.
+        line_names: of the labels.
         threshold: score from which predictions are drawn.
-        lines, cameras, points: whether there are map lines, pictures, LiDAR points to draw.
+        lines: whether there are map lines to draw.
+        cameras: whether there are pictures.
+        points: whether there are LiDAR points.
         heat_map: feature of class logits (B, C, X, Y) that span the range, or None.
         features: other names than the defaults for features `boxes` (B, Q, 7 or more), `scores`, `labels` (B, Q), -1
             for none; `line_points` (B, Q, P, 2 or more), `line_scores`, `line_labels`.
@@ -69,7 +72,15 @@ class DetectionVisualizer(ScheduledVisualizer):
         self.figure = DrivingFigure(class_names, line_names, **(figure or {}))
 
     def draw(self, module: Distiller, data: Any) -> np.ndarray:
-        """(rows, columns, 3) uint8."""
+        """Draw the validation samples.
+
+        Args:
+            module: holds the nets.
+            data: the data module.
+
+        Returns:
+            (rows, columns, 3) uint8.
+        """
         chosen = range(len(data.val))[:: max(1, len(data.val) // self.num_samples)][: self.num_samples]
         batch = module.transfer_batch_to_device(data.collate([data.val[i] for i in chosen]), module.device, 0)
         truth = {role: self._of_batch(batch, key) for role, key in self.keys.items()}

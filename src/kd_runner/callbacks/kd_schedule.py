@@ -34,6 +34,14 @@ class Schedule:
         self.start, self.end, self.shape = start, start if end is None else end, shape
 
     def value(self, progress: float) -> float:
+        """Value at a point of the training.
+
+        Args:
+            progress: fraction of the training that is done, 0..1.
+
+        Returns:
+            The value.
+        """
         return self.start + (self.end - self.start) * SHAPES[self.shape](min(1.0, max(0.0, progress)))
 
 

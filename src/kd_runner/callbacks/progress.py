@@ -1,4 +1,4 @@
-"""A progress bar where somebody watches; nothing in a log."""
+"""A progress bar on a terminal; none in a log."""
 
 import logging
 import sys
@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 
 def progress() -> list[Callback]:
+    """Callbacks that show progress on the terminal."""
     return [RichProgressBar(leave=False)] if sys.stdout.isatty() else []
 
 

@@ -19,6 +19,9 @@ class PruneInRounds(Callback):
 
     Momenta of what stays, stay. A checkpoint that was best before a round has other widths and is forgotten.
 
+    Args:
+        plan: the rounds.
+
     Raises:
         ConfigError: a round would come after the last validation.
     """

@@ -48,6 +48,15 @@ class RoiVisualizer(SegmentationVisualizer):
         self.rois_per_image, self.rois, self.roi_mask = rois_per_image, rois, roi_mask
 
     def columns(self, batch: Mapping[str, Any], predicted: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+        """Pictures of a batch.
+
+        Args:
+            batch: name to stacked tensor.
+            predicted: net to its labels.
+
+        Returns:
+            Name to pictures (N, H, W, 3).
+        """
         roi_mask, target = batch[self.roi_mask], batch[self.target]
         shown = roi_mask & (torch.arange(roi_mask.shape[1], device=roi_mask.device) < self.rois_per_image)
         said = {name: valid(labels, roi_mask)[shown[roi_mask]] for name, labels in predicted.items()}

@@ -25,7 +25,15 @@ class ScheduledVisualizer(Callback):
         self.every_n_epochs = every_n_epochs
 
     def draw(self, module: Distiller, data: Any) -> np.ndarray:
-        """(rows, columns, 3) uint8."""
+        """Draw the picture.
+
+        Args:
+            module: holds the nets.
+            data: the data module.
+
+        Returns:
+            (rows, columns, 3) uint8.
+        """
         raise NotImplementedError
 
     @staticmethod
@@ -33,7 +41,16 @@ class ScheduledVisualizer(Callback):
     def features_of_nets(
         module: Distiller, batch: Mapping[str, Any], features: Iterable[str]
     ) -> dict[str, dict[str, Tensor]]:
-        """These features of the teacher, where there is one, and of the net that trains, by net; in eval mode."""
+        """Features of the teacher, where there is one, and of the net that trains, in eval mode.
+
+        Args:
+            module: holds the nets.
+            batch: name to stacked tensor.
+            features: names.
+
+        Returns:
+            Net to its features by name.
+        """
         nets = {"teacher": module.teacher, module.role: module.student}
         dtype = next((p.dtype for p in module.net.parameters()), None)
         if dtype in (torch.bfloat16, torch.float16):  # trainer.precision=bf16-true: as Lightning casts its batches
@@ -53,7 +70,13 @@ class ScheduledVisualizer(Callback):
                     logger.experiment.add_image("val/pictures", picture, trainer.global_step, dataformats="HWC")
 
     def save(self, module: Distiller, data: Any, folder: Path) -> None:
-        """Write `pictures.png`; called by the task when the best weights are back."""
+        """Write `pictures.png`; called by the task when the best weights are back.
+
+        Args:
+            module: holds the nets.
+            data: the data module.
+            folder: where to write.
+        """
         module.place_teacher(module.device)
         Image.fromarray(enlarge(self.draw(module, data))).save(folder / "pictures.png")
 

@@ -17,7 +17,9 @@ class SegmentationVisualizer(ScheduledVisualizer):
     Args:
         num_images: rows.
         every_n_epochs: how often, in epochs; only after a validation.
-        image, target, logits: batch keys, and the feature that holds the classes' scores.
+        image: batch key.
+        target: batch key.
+        logits: feature that holds the classes' scores.
     """
 
     def __init__(
@@ -28,13 +30,29 @@ class SegmentationVisualizer(ScheduledVisualizer):
         self.image, self.target, self.logits = image, target, logits
 
     def draw(self, module: Distiller, data: Any) -> np.ndarray:
-        """(rows, columns, 3) uint8."""
+        """Draw the first validation images.
+
+        Args:
+            module: holds the nets.
+            data: the data module.
+
+        Returns:
+            (rows, columns, 3) uint8.
+        """
         samples = [data.val[index] for index in range(min(self.num_images, len(data.val)))]
         batch = module.transfer_batch_to_device(data.collate(samples), module.device, 0)
         features = self.features_of_nets(module, batch, [self.logits])
         return table(self.columns(batch, {name: values[self.logits].argmax(1) for name, values in features.items()}))
 
     def columns(self, batch: Mapping[str, Any], predicted: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-        """Pictures (N, H, W, 3) by name; `predicted` are each net's labels."""
+        """Pictures of a batch.
+
+        Args:
+            batch: name to stacked tensor.
+            predicted: net to its labels.
+
+        Returns:
+            Name to pictures (N, H, W, 3).
+        """
         labels = {"truth": batch[self.target], **predicted}
         return {"image": pixels(batch[self.image])} | {name: colors(label) for name, label in labels.items()}

@@ -54,7 +54,14 @@ class StagedTraining(Callback):
         self._trainable: set[int] = set()
 
     def num_trained(self, epoch: int) -> int:
-        """Entries of `blocks` that train in an epoch, counted from 0."""
+        """Entries of `blocks` that train in an epoch.
+
+        Args:
+            epoch: counted from 0.
+
+        Returns:
+            Their number.
+        """
         if epoch < self.frozen_epochs:
             return 0
         return min(len(self.blocks), 1 + (epoch - self.frozen_epochs) // self.epochs_per_block)

@@ -30,7 +30,13 @@ class RunTensorBoardLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: dict[str, Any] | None = None, step: int | None = None) -> None:
-        """Write the run's row of the HParams page."""
+        """Write the run's row of the HParams page.
+
+        Args:
+            params: settings by name.
+            metrics: not used; the score comes with `log_metrics`.
+            step: not used.
+        """
         from torch.utils.tensorboard.summary import hparams
 
         super().log_hyperparams(params)

@@ -130,7 +130,15 @@ class ExportONNX:
         return self.result
 
     def arguments(self, net: FeatureExtractor, data: Any) -> dict[str, Tensor]:
-        """What the net's file is called with for one sample."""
+        """What the net's file is called with for one sample.
+
+        Args:
+            net: the teacher or the student.
+            data: the data module.
+
+        Returns:
+            Argument to tensor.
+        """
         net, (batch,) = self._exported(net, [next(self._batches(data))])
         return {argument: batch[name] for argument, name in net.inputs.items()}
 

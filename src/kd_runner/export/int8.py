@@ -48,6 +48,8 @@ def quantize(source: Path, target: Path, batches: Iterable[Mapping[str, Tensor]]
     Seven-bit weights (`reduce_range`): processors without VNNI add pairs of products in 16 bits, which eight overflow.
 
     Args:
+        source: the ONNX file.
+        target: the INT8 file.
         batches: calibration data: training samples, as training sees them.
         inputs: argument of the net to batch key.
     """

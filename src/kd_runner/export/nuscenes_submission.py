@@ -49,11 +49,15 @@ class NuScenesSubmission:
     def add(
         self, boxes: Tensor, scores: Tensor, labels: Tensor, lidar2local: Tensor, lidar2global: Tensor, index: Tensor
     ) -> None:
-        """Take B samples.
+        """Add B samples.
 
         Args:
-            boxes, scores, labels: (B, Q, 9), (B, Q), (B, Q) as in `NuScenesBenchmark.update`.
-            lidar2local, lidar2global, index: as `NuScenesLidar` gives them.
+            boxes: (B, Q, 9) as in `NuScenesBenchmark.update`.
+            scores: (B, Q).
+            labels: (B, Q), -1 for none.
+            lidar2local: (B, 4, 4), as `NuScenesLidar` gives it.
+            lidar2global: (B, 4, 4), likewise.
+            index: (B,), numbers of the samples.
         """
         columns = [value.detach().cpu() for value in (boxes, scores, labels, lidar2local, lidar2global, index)]
         for box, score, label, local, pose, number in zip(*columns):
@@ -62,6 +66,9 @@ class NuScenesSubmission:
 
     def write(self, path: str | Path) -> None:
         """Write the file, whole or not at all.
+
+        Args:
+            path: the file.
 
         Raises:
             ValueError: samples are missing.

@@ -31,7 +31,11 @@ AXES = ("batch", "boxes", "height", "width")
 
 
 class Outputs(nn.Module):
-    """The net with its output features as a tuple in the order of `names`: the outputs of the ONNX file."""
+    """A net with its output features as a tuple in the order of `names`: the outputs of the ONNX file.
+
+    Args:
+        features: the net and its features.
+    """
 
     def __init__(self, features: FeatureExtractor):
         super().__init__()
@@ -39,12 +43,27 @@ class Outputs(nn.Module):
         self.names = [name for name, path in features.features.items() if path.startswith(":")]
 
     def forward(self, **inputs: Tensor) -> tuple[Tensor, ...]:
+        """Run the net.
+
+        Args:
+            **inputs: its arguments.
+
+        Returns:
+            The features.
+        """
         outputs = self._features.outputs(self.net(**self._features.prepared(inputs)), self.names, inputs)
         return tuple(outputs[name] for name in self.names)
 
 
 def only(features: FeatureExtractor, names: Sequence[str]) -> FeatureExtractor:
     """The same net, with only these of its outputs as features.
+
+    Args:
+        features: the net and its features.
+        names: features on the net's own output.
+
+    Returns:
+        The net with those.
 
     Raises:
         ConfigError: a name is no feature on the net's own output.
@@ -69,6 +88,14 @@ def part(
 
     The net need not have registered it: an attribute that is a module will do.
 
+    Args:
+        features: the whole net.
+        path: of the module.
+        batch: name to stacked tensor.
+
+    Returns:
+        The module with its outputs as features, and its inputs by name.
+
     Raises:
         ConfigError: the net has no such module.
     """
@@ -92,7 +119,15 @@ def part(
 
 
 def session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
-    """onnxruntime on the CPU; `threads` 0 lets it choose."""
+    """Open a file in onnxruntime on the CPU.
+
+    Args:
+        path: the file.
+        threads: number of threads; 0 lets onnxruntime choose.
+
+    Returns:
+        The session.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -106,14 +141,17 @@ def export(
     metadata: Mapping[str, str] | None = None,
     dynamic: Sequence[str] = ("batch", "height", "width"),
 ) -> list[str]:
-    """Write `path`: inputs named as the net's arguments, outputs as the features on its output (`:...`).
+    """Write an ONNX file: inputs named as the net's arguments, outputs as the features on its output (`:...`).
 
     Args:
-        dynamic: axes that may have any size (of `AXES`, the batch first), where the net allows; they carry these names.
+        features: the net and its features.
+        batch: an example, name to stacked tensor.
+        path: the file.
         metadata: goes into the file.
+        dynamic: axes that may have any size (of `AXES`, the batch first), where the net allows; they carry these names.
 
     Returns:
-        names of the dynamic axes.
+        Names of the dynamic axes.
     """
     net = Outputs(features).eval()
     arguments = {argument: batch[name].detach().cpu() for argument, name in features.inputs.items()}
@@ -187,7 +225,13 @@ def compare(
     batches: Iterable[Mapping[str, Tensor]],
     ranked: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
-    """The file against torch, element by element; rows that stand in the order of a score as `ranked.paired` says.
+    """Compare the file with torch, element by element.
+
+    Args:
+        features: the net and its features.
+        path: the file.
+        batches: what both are run on.
+        ranked: score to the outputs whose rows stand in its order, see `ranked.paired`.
 
     Returns:
         `max_error`, the largest absolute difference; `relative_error`, of the output where it is worst, the largest
@@ -228,7 +272,15 @@ def compare(
 
 
 def call(path: Path, arguments: Mapping[str, Tensor]) -> Callable[[], Any]:
-    """A function that runs the file once, for timing, with as many threads as torch uses."""
+    """A function that runs the file once, for timing, with as many threads as torch uses.
+
+    Args:
+        path: the file.
+        arguments: its inputs.
+
+    Returns:
+        The function.
+    """
     runner = session(path, threads=torch.get_num_threads())
     feeds = {name: value.numpy() for name, value in arguments.items()}
     return lambda: runner.run(None, feeds)

@@ -13,15 +13,19 @@ Array = NDArray[Any]
 def paired(
     expected: Mapping[str, Array], got: Mapping[str, Array], ranked: Mapping[str, Sequence[str]]
 ) -> dict[str, Array]:
-    """`got` with its rows in the order of `expected`, where the scores leave the order open.
+    """Outputs with their rows in the order of the expected ones, where the scores leave the order open.
 
-    Scores that differ by less than twice what the engines do (the largest difference between the two ranked lists) may
-    stand in either order. Such rows are matched by what they hold, so that a true difference stays one. Of rows as low
-    as the last, either may have been left out: what they hold is taken for equal, their scores are still compared.
+    Scores that differ by less than twice what the engines do (the largest difference between the two ranked lists)
+    may stand in either order. Such rows are matched by their content, so that a true difference stays one. Of rows as
+    low as the last, either may have been left out: their content is taken for equal, their scores are still compared.
 
     Args:
-        expected, got: outputs `(B, N, ...)` by name.
+        expected: outputs `(B, N, ...)` by name.
+        got: the same outputs of another engine.
         ranked: score `(B, N)`, best first, to the outputs whose rows stand in its order.
+
+    Returns:
+        The outputs `got`, reordered.
     """
     matched = dict(got)
     for score, names in ranked.items():
