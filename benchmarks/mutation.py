@@ -10,11 +10,12 @@ Every change is tested in a process forked from this one, which has imported tor
 of four times what the tests take without a change, and ten seconds more; running out of it counts as noticed.
 
 Results are lines of JSON, written as they come: the same command goes on where it was stopped. A file's results count
-as long as the file is the same; a change that survived is tried again when the tests are others. `--per-file 20` draws
+as long as its code is the same; a change that survived is tried again when the tests are others. `--per-file 20` draws
 twenty changes of each file with `--seed`; `--list` prints the survivors and runs nothing.
 """
 
 import argparse
+import ast
 import contextlib
 import hashlib
 import importlib
@@ -212,7 +213,12 @@ def read(results: Path) -> list[dict[str, Any]]:
 
 
 def digest(*paths: Path, root: Path = ROOT) -> str:
-    return hashlib.sha256(b"\0".join((root / path).read_bytes() for path in paths)).hexdigest()[:16]
+    """Digest of Python code without its docstrings, comments and layout."""
+    trees = [ast.parse((root / path).read_text()) for path in paths]
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body[0] = ast.Pass()
+    return hashlib.sha256("".join(map(ast.dump, trees)).encode()).hexdigest()[:16]
 
 
 def pending(source: Path, tests: list[Path], done: list[dict[str, Any]], per_file: int, seed: int) -> list[Mutant]:

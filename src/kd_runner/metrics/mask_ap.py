@@ -113,14 +113,19 @@ def _annotations(row: np.ndarray) -> tuple[list[dict[str, Any]], list[dict[str, 
 
 
 Box = tuple[int, int, int, int]
+_EDGE = 1e-3  # pixels
 
 
 def _pixels(box: list[float], height: int, width: int) -> Box:
-    """Rows and columns (top, bottom, left, right) covered by a box; at least one of each."""
+    """Rows and columns (top, bottom, left, right) covered by a box; at least one of each.
+
+    Boxes are fractions in float32: an edge on a border of pixels may come back just beside it, which counts as on it.
+    """
     x1, y1, x2, y2 = box
-    left, top = min(int(x1 * width), width - 1), min(int(y1 * height), height - 1)
-    right, bottom = math.ceil(x2 * width), math.ceil(y2 * height)
-    return max(top, 0), min(max(bottom, top + 1), height), max(left, 0), min(max(right, left + 1), width)
+    left, top = math.floor(x1 * width + _EDGE), math.floor(y1 * height + _EDGE)
+    left, top = max(min(left, width - 1), 0), max(min(top, height - 1), 0)
+    right, bottom = math.ceil(x2 * width - _EDGE), math.ceil(y2 * height - _EDGE)
+    return top, min(max(bottom, top + 1), height), left, min(max(right, left + 1), width)
 
 
 def _paste(
