@@ -4,8 +4,8 @@
 
 mutmut's operators make the changes: a comparison, sign, number, boolean or keyword becomes another one, an argument is
 left out, one branch of a conditional expression is always taken. Texts of errors, docstrings and annotations stay.
-The changed file stands in a copy of the repository. Its tests are `tests/ROOM/test_NAME.py`; where there is none, those
-test files of the same room, or else of any room, that import it, or import what imports it.
+The changed file stands in a copy of the repository. Its tests are `tests/ROOM/test_NAME.py` and `test_NAME_*.py`; where
+there are none, those test files of the same room, or else of any room, that import it, or import what imports it.
 Every change is tested in a process forked from this one, which has imported torch and pytest already, with a time limit
 of four times what the tests take without a change, and ten seconds more; running out of it counts as noticed.
 
@@ -136,7 +136,8 @@ def test_files(source: Path, root: Path = ROOT) -> list[Path]:
     room = source.relative_to(PACKAGE).parent
     own = Path("tests") / room / f"test_{source.stem}.py"
     if (root / own).is_file():
-        return [own]
+        more = sorted(path.relative_to(root) for path in (root / own).parent.glob(f"test_{source.stem}_*.py"))
+        return [own, *(path for path in more if not SLOW.search(str(path)))]
     tests = {path.relative_to(root): path.read_text() for path in sorted((root / "tests").rglob("test_*.py"))}
     tests = {path: text for path, text in tests.items() if not SLOW.search(str(path))}
     near, modules = own.parent, {source}

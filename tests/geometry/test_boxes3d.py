@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from kd_runner.geometry import boxes3d
 from kd_runner.geometry.boxes3d import corners, footprints, inside, inverse_transform, overlaps, transform
@@ -118,3 +119,21 @@ def test_overlaps_against_a_grid_of_points() -> None:
     assert (actual & ~common).sum() <= 5  # slivers between the points of the grid
     assert common.any()
     assert (~common).any()
+
+
+def test_headings_of_rotations_are_those_seen_from_above() -> None:
+    """Against scipy: the direction of the box's own x axis, projected to the ground."""
+    rotation = torch.randn(50, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    empty = torch.zeros(50, 3, dtype=torch.float64)
+    forward = Rotation.from_quat(rotation[:, [1, 2, 3, 0]].numpy()).apply([1.0, 0.0, 0.0])
+    yaw = boxes3d.from_nuscenes(empty, empty + 1, rotation, empty[:, :2])[:, 6]
+    torch.testing.assert_close(yaw, torch.atan2(*torch.from_numpy(forward[:, [1, 0]]).T))
+
+
+def test_points_on_the_border_are_inside() -> None:
+    """As nuScenes counts them."""
+    box = torch.tensor([[0.0, 0.0, 0.0, 4.0, 2.0, 1.0, 0.0, 0.0, 0.0]])
+    points = torch.tensor(
+        [[2.0, 0, 0], [0, 1.0, 0], [0, -1.0, 0], [0, 0, 0.5], [2.01, 0, 0], [0, 1.01, 0], [0, 0, 0.51]]
+    )
+    assert boxes3d.inside(points, box).tolist() == [[True] * 4 + [False] * 3]

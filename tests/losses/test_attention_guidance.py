@@ -63,3 +63,18 @@ def test_above_min_fraction_there_is_no_loss() -> None:
     assert short == pytest.approx(math.log(1.5), rel=1e-5)
     with pytest.raises(ValueError, match="min_fraction"):
         AttentionGuidance(RANGE, min_fraction=0.0)
+
+
+def test_columns_and_rows_have_their_own_stride() -> None:
+    """A picture twice as wide as high in 4 x 4 tokens: a point at pixel (80, 24) lies in column 2, row 1."""
+    project = torch.tensor([[0.0, 80.0, 0, 0], [0, 24.0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])
+    arguments = {
+        "references": torch.tensor([[[0.5, 0.75, 0.5]]]),
+        "features": torch.zeros(1, 5, 4, 4),
+        "images": torch.zeros(1, 1, 3, 64, 128),
+        "lidar2img": project[None, None],
+    }
+    loss = AttentionGuidance(RANGE, radius=0.6)
+    for token, value in ((6, 0.0), (7, -math.log(1e-6)), (5, -math.log(1e-6)), (2, -math.log(1e-6))):
+        maps = torch.nn.functional.one_hot(torch.tensor([token]), 16).float().expand(1, 2, -1, -1)
+        assert loss([maps], **arguments).item() == pytest.approx(value, abs=1e-5)

@@ -134,7 +134,7 @@ def test_maps_of_a_pruned_eva() -> None:
         ([(1, 2, 4)], [(1, 2, 5)], None, "differ in the number of heads only"),
         ([(1, 2, 4)], [(1, 4, 4)], None, "kept_heads names 4 heads"),
         ([(1, 2, 4)], [(1, 4, 4)], [[1, 1]], "different numbers from 0 to 3"),
-        ([(1, 2, 4)], [(1, 4, 4)], [[0, 4]], "different numbers from 0 to 3"),
+        ([(1, 2, 6)], [(1, 4, 6)], [[0, 4]], "different numbers from 0 to 3"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(student: list, teacher: list, kept: list | None, message: str) -> None:

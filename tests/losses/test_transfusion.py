@@ -222,3 +222,18 @@ def test_what_does_not_fit_is_said() -> None:
     batch["gt_labels"][0, 0] = 3
     with pytest.raises(ValueError, match="gt_labels"):
         TransFusionLoss(**GRID)(**out, **batch)
+
+
+def test_radius_grows_with_the_box() -> None:
+    """CornerNet's radius is homogeneous, for boxes far below a cell too."""
+    for side in (0.05, 0.4, 3.0):
+        one = gaussian_radius(torch.tensor([side]), torch.tensor([2 * side]), 0.1)
+        two = gaussian_radius(torch.tensor([2 * side]), torch.tensor([4 * side]), 0.1)
+        torch.testing.assert_close(two, 2 * one)
+
+
+def test_a_sure_mistake_of_the_heat_map_is_finite() -> None:
+    """p is clamped to 1e-4 from both ends."""
+    for logit, target in ((100.0, 0.0), (-100.0, 1.0)):
+        loss = gaussian_focal(torch.tensor([logit]), torch.tensor([target]))
+        assert loss.item() == pytest.approx((1 - 1e-4) ** 2 * -math.log(1e-4), rel=1e-3)

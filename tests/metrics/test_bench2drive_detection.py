@@ -1,10 +1,13 @@
 """The two protocols on Bench2Drive, by hand."""
 
+from collections import Counter
+
 import pytest
 import torch
 from torch import Tensor
 
-from kd_runner.metrics.bench2drive_detection import Bench2DriveDetection
+from kd_runner.metrics.bench2drive_detection import RANGES, Bench2DriveDetection
+from kd_runner.metrics.nuscenes_benchmark import RANGES as NUSCENES_RANGES
 
 
 def boxes(*centers: tuple[float, float]) -> Tensor:
@@ -47,3 +50,14 @@ def test_the_protocol_has_a_description_and_a_wrong_one_is_refused() -> None:
     assert Bench2DriveDetection(["car"], {"car": 50.0}, "in_range").protocol.startswith("not Bench2DriveZoo's")
     with pytest.raises(ValueError, match=r"protocol: there is no 'offical'\. Did you mean 'official'"):
         Bench2DriveDetection(["car"], {"car": 50.0}, "offical")
+
+
+def test_ranges_are_the_published_ones() -> None:
+    """Bench2DriveZoo and nuScenes' detection_cvpr_2019: half sides and radii in meters by class."""
+    assert Counter(RANGES.values()) == {50: 3, 40: 2, 30: 3}
+    assert {name for name, size in RANGES.items() if size == 50} == {"car", "van", "truck"}
+    assert {name for name, size in RANGES.items() if size == 40} == {"bicycle", "pedestrian"}
+    far = {"car", "truck", "bus", "trailer", "construction_vehicle"}
+    assert {name for name, size in NUSCENES_RANGES.items() if size == 50} == far
+    assert {name for name, size in NUSCENES_RANGES.items() if size == 40} == {"pedestrian", "motorcycle", "bicycle"}
+    assert {name for name, size in NUSCENES_RANGES.items() if size == 30} == {"traffic_cone", "barrier"}

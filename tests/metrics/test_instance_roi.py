@@ -65,8 +65,8 @@ def test_shards_add_up() -> None:
     for seed in range(4):
         whole.update(**batch(seed))
         parts[seed % 2].update(**batch(seed))
-    for name in whole._defaults:
-        setattr(parts[0], name, getattr(parts[0], name) + getattr(parts[1], name))
+    for name, reduce in whole._reductions.items():
+        setattr(parts[0], name, reduce(torch.stack([getattr(part, name) for part in parts])))
     assert {k: v.item() for k, v in parts[0].compute().items()} == {k: v.item() for k, v in whole.compute().items()}
 
 
@@ -134,3 +134,10 @@ def test_the_level_of_a_constant_prediction() -> None:
     everywhere[:, 1] = 1
     constant.update(**{**given, "logits": everywhere})
     assert metric.constant_levels["target_iou_mean"] == pytest.approx(constant.compute()["target_iou_mean"].item())
+
+
+def test_labels_go_to_the_pixels_whose_centers_they_hold() -> None:
+    """Three cells on four pixels: centers at 0.375, 1.125, 1.875 and 2.625 cells."""
+    target = torch.tensor([[[1, 0, 1]]])
+    ((_, truth, _),) = _paste(sure(target[None]), target, [(0, 1, 1, 5)], 2, 6)
+    assert truth.int().tolist() == [[0, 1, 0, 0, 1, 0], [0] * 6]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kd_runner.losses.functional.memory_bank import MemoryBank, Queue
+from kd_runner.losses.functional.memory_bank import MemoryBank, Queue, random_rows
 from kd_runner.losses.functional.negatives import draw, seeded
 
 CPU = torch.device("cpu")
@@ -71,3 +71,15 @@ def test_a_queue_keeps_the_last_embeddings_and_who_they_were() -> None:
     assert set(queue.student[rows[0], 0].tolist()) == {4, 6, 7, 8}
     queue.write(torch.arange(9), torch.arange(9), torch.zeros(9, 2), torch.zeros(9, 2))  # more than it holds
     assert sorted(queue.keys.tolist()) == [4, 5, 6, 7, 8]
+
+
+def test_every_seed_has_a_stream_of_its_own() -> None:
+    seeds = {seeded(torch.device("cpu"), 3, number).initial_seed() for number in range(1000)}
+    assert len(seeds) == 1000
+
+
+def test_rows_begin_evenly_in_their_cube() -> None:
+    """Wu et al.'s bounds, the square root of 3 / D on both sides: rows of length 1 in the mean."""
+    rows = random_rows(500, 12, torch.Generator().manual_seed(0))
+    assert rows.abs().max() <= 0.5 and rows.min() < -0.49 and rows.max() > 0.49
+    assert abs(rows.mean()) < 0.02 and (rows**2).sum(1).mean().item() == pytest.approx(1.0, abs=0.05)
