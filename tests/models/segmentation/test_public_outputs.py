@@ -51,5 +51,5 @@ def test_a_published_checkpoint_gives_torchvisions_class_map(tmp_path: Path) -> 
 
 
 def test_classes_are_in_the_order_of_the_published_weights() -> None:
-    ours = list(OmegaConf.load(CONF / "data/voc.yaml").class_names)
-    assert ours == [name.strip("_") for name in PUBLISHED.meta["categories"]]
+    names = list(OmegaConf.load(CONF / "data/voc.yaml").class_names)
+    assert names == [name.strip("_") for name in PUBLISHED.meta["categories"]]
