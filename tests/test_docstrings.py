@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "kd_runner"
-# Rooms whose docstrings are not in this form yet, to shrink to nothing.
-NOT_YET: set[str] = {
-    "cli", "config", "report", "runtime", "tasks",
-}  # fmt: skip
+# Rooms and files whose docstrings are not in this form yet, to shrink to nothing.
+NOT_YET: set[str] = {"config", "report", "runtime/run_folder.py", "tasks"}
 # Signatures that Lightning, PyTorch or torchmetrics prescribes.
 HOOKS = {
     "setup", "training_step", "validation_step", "train_dataloader", "val_dataloader", "load_state_dict", "make_params",
@@ -82,7 +80,7 @@ def test_every_public_docstring_is_whole() -> None:
     hits = []
     for path in sorted(PACKAGE.rglob("*.py")):
         file = path.relative_to(PACKAGE)
-        if file.parts[0] not in NOT_YET:
+        if not NOT_YET & {file.parts[0], str(file)}:
             hits += [f"{file}: {fault}" for fault in faults(path.read_text())]
     assert hits == []
 

@@ -44,6 +44,9 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
         overrides: words of the command line, e.g. `["experiment=voc_kd", "kd.temperature=2"]`.
         config_dir: a folder with yaml files of your own, as `--config-dir`.
 
+    Returns:
+        The configuration.
+
     Raises:
         ConfigError: an unknown key, group or choice.
 
@@ -67,6 +70,9 @@ def run(cfg: DictConfig, folder: str | Path | None = None) -> RunResult:
         cfg: from `compose`.
         folder: where to write; a run of the same configuration that stopped there goes on, one that ended is read.
             None for a new folder below `outputs/`.
+
+    Returns:
+        Folder, score, metrics and weights.
 
     Raises:
         ConfigError: what the command line would print; a `trainer` of several processes, which needs the command line.

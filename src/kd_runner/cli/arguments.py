@@ -45,7 +45,14 @@ _RENAMED_CHOICES["task"] = _RENAMED_CHOICES["run"]
 
 
 def flags_first(words: list[str]) -> list[str]:
-    """Hydra's parser takes no flag behind the first override; a user does not know that."""
+    """Put flags before overrides: Hydra's parser takes no flag behind the first override.
+
+    Args:
+        words: of the command line.
+
+    Returns:
+        The words in that order.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for names in _FLAGS_WITH_VALUE:
         parser.add_argument(*names, dest=names[0])
@@ -58,7 +65,14 @@ def flags_first(words: list[str]) -> list[str]:
 
 
 def config_dirs(words: list[str]) -> list[str]:
-    """Folders of the user's own yaml files, of words that `flags_first` has put in order."""
+    """Folders of the user's own yaml files.
+
+    Args:
+        words: of the command line, as `flags_first` gives them.
+
+    Returns:
+        Absolute paths.
+    """
     return [os.path.abspath(value) for flag, value in pairwise(words) if flag == "--config-dir"]
 
 
@@ -85,7 +99,14 @@ def check_renamed(words: list[str]) -> None:
 
 
 def renamed_key(key: str) -> str | None:
-    """What a key of a version before is called now, as the end of a message; None for any other key."""
+    """What a key of a version before is called now.
+
+    Args:
+        key: the key.
+
+    Returns:
+        The end of a message; None for any other key.
+    """
     for old, new in _RENAMED_KEYS.items():
         if key == old or key.startswith(f"{old}."):
             return f"{old} is called {new} now"

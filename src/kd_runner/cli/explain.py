@@ -23,8 +23,12 @@ def explain(error: BaseException, words: list[str], config_dirs: list[str]) -> s
     """What is wrong with a configuration that Hydra could not compose.
 
     Args:
+        error: what was raised.
         words: of the command line.
         config_dirs: the user's own folders of yaml files.
+
+    Returns:
+        The message.
     """
     chain = list(_chain(error))
     for part in chain:
@@ -62,7 +66,14 @@ def _suggestions(words: list[str], config_dirs: list[str]) -> list[str]:
 
 
 def unexpected(error: BaseException) -> str:
-    """Message for an error of an unknown kind: its type, and the last line of the user's code, or of this package's."""
+    """Message for an error of an unknown kind.
+
+    Args:
+        error: what was raised.
+
+    Returns:
+        Its type and text, and the last line of the user's code, or of this package's, that ran.
+    """
     first = next((line for line in str(error).splitlines() if line.strip()), "")
     frames = traceback.extract_tb(error.__traceback__)
     libraries = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})

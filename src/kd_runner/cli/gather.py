@@ -19,7 +19,14 @@ from kd_runner.runtime.run_names import OUTPUTS
 
 
 def main(words: list[str] | None = None) -> int:
-    """Write the page, print where it is; 1 where there was nothing to show."""
+    """Write the page and print its path.
+
+    Args:
+        words: of the command line; None for those of this process.
+
+    Returns:
+        Exit code: 1 where there was nothing to show.
+    """
     parser = argparse.ArgumentParser("python -m kd_runner.cli.gather", description=__doc__.split("\n\n", 1)[1])
     parser.add_argument("folders", nargs="+", type=Path, help="finished runs, or folders of them")
     parser.add_argument("--out", type=Path, help="where to write (default: outputs/compared/<date_time>)")

@@ -51,7 +51,14 @@ def main() -> None:
 
 
 def job(cfg: DictConfig) -> float | None:
-    """One run, or one point of a sweep. Returns its metric; in a sweep, nan for a point that failed."""
+    """Do one run, or one point of a sweep.
+
+    Args:
+        cfg: the composed configuration.
+
+    Returns:
+        Its metric; in a sweep, nan for a point that failed.
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -84,7 +91,15 @@ def job(cfg: DictConfig) -> float | None:
 
 
 def log_unexpected(error: Exception, folder: Path) -> str:
-    """Logs what nobody foresaw in three lines; the whole traceback goes to `run.log`. Returns the message."""
+    """Log an error of an unknown kind in three lines; the whole traceback goes to `run.log`.
+
+    Args:
+        error: what was raised.
+        folder: of the run.
+
+    Returns:
+        The message.
+    """
     from kd_runner.cli.explain import unexpected
 
     message = unexpected(error)
@@ -135,7 +150,15 @@ def _hydra_files(cfg: DictConfig) -> dict[str, str]:
 
 
 def perform(cfg: DictConfig, run: RunFolder) -> float | None:
-    """Check the configuration, then do what `task` says."""
+    """Check the configuration, then do what `task` says.
+
+    Args:
+        cfg: the composed configuration.
+        run: folder of the run.
+
+    Returns:
+        The run's metric, where the task has one.
+    """
     from kd_runner.config import entries, validate
 
     run_names.check_name(cfg.resume, run.path)

@@ -16,7 +16,11 @@ def suggestions(words: list[str], config_dirs: list[str]) -> Iterator[str]:
     """A line for every word whose key, group or choice the configuration does not know.
 
     Args:
+        words: of the command line.
         config_dirs: the user's own folders of yaml files (`--config-dir`).
+
+    Yields:
+        The lines.
     """
     groups = help.groups([str(CONF), *config_dirs])
     chosen = []

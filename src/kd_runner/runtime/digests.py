@@ -12,7 +12,14 @@ DIGESTS = "digests.json"
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file's bytes.
+
+    Args:
+        path: the file.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -22,6 +29,10 @@ def replace_with_digest(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
     The digest is recorded before the file gets its name, beside the digest of the file that it replaces: a process
     killed between the two leaves a file that still matches one of them.
+
+    Args:
+        path: the file.
+        write: writes the content into an open file.
     """
     replace(path, write, before_rename=lambda part: _record(path, digest(part)))
 
@@ -30,6 +41,7 @@ def check_digest(path: Path, key: str) -> None:
     """Compare a file to its recorded digest; a file without a record passes.
 
     Args:
+        path: the file.
         key: configuration key for messages.
 
     Raises:

@@ -29,6 +29,8 @@ def replace(
     """Write beside the file, flush to disk, rename over it: a kill leaves the old or the new one whole.
 
     Args:
+        path: the file.
+        write: writes the content into an open file.
         before_rename: called with the path of the complete new file before it gets its name.
 
     Raises:
@@ -57,7 +59,15 @@ def replace(
 
 
 def storage_error(folder: Path, error: OSError) -> Exception:
-    """A message with the folder and its free space where the storage is at fault; else the error itself."""
+    """An error of the storage as a message with the folder and its free space.
+
+    Args:
+        folder: where the error occurred.
+        error: the error.
+
+    Returns:
+        A ConfigError where the storage is at fault; else the error itself.
+    """
     if error.errno not in _STORAGE_ERRORS:
         return error
     existing = next((p for p in (folder, *folder.parents) if p.exists()), Path("."))
@@ -66,22 +76,43 @@ def storage_error(folder: Path, error: OSError) -> Exception:
 
 
 def remove_parts(folder: Path) -> None:
-    """Delete what killed processes left half written; for the process that holds the folder's lock."""
+    """Delete what killed processes left half written; for the process that holds the folder's lock.
+
+    Args:
+        folder: the folder.
+    """
     for part in [*folder.glob(f".*{PART}"), *folder.glob(f"checkpoints/.*{PART}")]:
         part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Args:
+        path: the file.
+        text: its content.
+    """
     replace(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Standard JSON: nan and infinity, which it does not know, become null."""
+    """Write standard JSON: nan and infinity, which it does not know, become null.
+
+    Args:
+        path: the file.
+        content: nested dicts, lists and plain values.
+    """
     write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` has written, with nan again for every null.
+    """Read what `write_json` has written, with nan for every null.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The content.
 
     Raises:
         ConfigError: the file is no JSON.

@@ -23,7 +23,14 @@ _GRACE_SECONDS = 10  # between SIGTERM and SIGKILL
 
 
 def num_processes(cfg: DictConfig) -> int:
-    """Processes that `trainer.devices` asks for on this machine."""
+    """Processes that `trainer.devices` asks for on this machine.
+
+    Args:
+        cfg: the composed configuration.
+
+    Returns:
+        Their number, at least 1.
+    """
     if "strategy" not in cfg.trainer:
         return 1
     devices = cfg.trainer.devices
@@ -35,14 +42,28 @@ def num_processes(cfg: DictConfig) -> int:
 
 
 def is_needed(cfg: DictConfig) -> bool:
-    """Whether this process should start others: not where torchrun, srun or we have started it as one of several."""
+    """Whether this process should start others: not where it was started as one of several.
+
+    Args:
+        cfg: the composed configuration.
+
+    Returns:
+        True where `run_processes` is to be called.
+    """
     return not is_grouped() and cfg.task._target_ not in SINGLE_PROCESS_TASKS and num_processes(cfg) > 1
 
 
 def run_processes(cfg: DictConfig, run: RunFolder) -> float | None:
-    """Run this job in `trainer.devices` processes and return its metric. Lightning finds its rank from LOCAL_RANK.
+    """Run this job in `trainer.devices` processes. Lightning finds its rank from LOCAL_RANK.
 
     The processes get the resolved configuration, not the command line: they cannot compose another one.
+
+    Args:
+        cfg: the composed configuration.
+        run: folder of the run.
+
+    Returns:
+        The run's metric.
 
     Raises:
         ConfigError: a process failed; the others are stopped.

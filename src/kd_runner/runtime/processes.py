@@ -42,7 +42,13 @@ def in_parallel(
     and those at work are ended where this process is told to stop.
 
     Args:
+        function: what each process calls; importable by name.
+        calls: its arguments.
+        workers: processes at a time.
         later: calls that start once their arguments are known; asked once a second.
+
+    Yields:
+        A result of each call.
     """
     waiting = list(later)
     calls = list(calls)

@@ -46,6 +46,9 @@ def changes_result(key: str, settings: Mapping[str, Any]) -> bool:
     Args:
         key: flattened key, e.g. `kd.temperature`.
         settings: the flattened configuration it is part of.
+
+    Returns:
+        False for keys that change no weight and no metric beyond rounding.
     """
     if any(key == name or key.startswith(f"{name}.") for name in NO_EFFECT):
         return False
@@ -67,6 +70,9 @@ def result_settings(cfg: Any) -> dict[str, Any]:
 
     Args:
         cfg: nested or already flattened.
+
+    Returns:
+        Key to value.
     """
     settings = flatten(OmegaConf.to_container(cfg) if OmegaConf.is_config(cfg) else cfg)
     return {
@@ -77,7 +83,15 @@ def result_settings(cfg: Any) -> dict[str, Any]:
 
 
 def differences(saved: Any, new: Any) -> dict[str, tuple[Any, Any]]:
-    """Keys that change the result and differ, to (saved value, new value)."""
+    """Keys that change the result and differ between two configurations.
+
+    Args:
+        saved: configuration of the run before.
+        new: configuration of this run.
+
+    Returns:
+        Key to (saved value, new value).
+    """
     before, after = result_settings(saved), result_settings(new)
     keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     return {key: (before.get(key), after.get(key)) for key in keys}

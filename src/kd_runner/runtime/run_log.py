@@ -18,7 +18,11 @@ class RunLog(logging.Handler):
         self._file: logging.FileHandler | None = None
 
     def open(self, folder: Path) -> None:
-        """Write what was kept, and from now on directly."""
+        """Write what was kept, and from now on directly.
+
+        Args:
+            folder: of the run.
+        """
         if self._file is None:
             self._file = logging.FileHandler(folder / "run.log")
             self._file.setFormatter(logging.Formatter(FORMAT))
@@ -27,12 +31,18 @@ class RunLog(logging.Handler):
             self._kept = []
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Keep or write a record.
+
+        Args:
+            record: the record.
+        """
         if self._file is None:
             self._kept.append(record)
         else:
             self._file.emit(record)
 
     def close(self) -> None:
+        """Close the file."""
         if self._file is not None:
             self._file.close()
         super().close()

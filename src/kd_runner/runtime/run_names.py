@@ -16,7 +16,16 @@ OUTPUTS = Path("outputs")
 
 
 def run_name(resume: str | None, experiment: str, now: str) -> str:
-    """Name of the run's folder below `outputs/<experiment>`: a new one, or that of the run to go on with."""
+    """Name of the run's folder below `outputs/<experiment>`: a new one, or that of the run to go on with.
+
+    Args:
+        resume: as in the configuration.
+        experiment: name of the experiment.
+        now: name of a new folder.
+
+    Returns:
+        The name.
+    """
     if resume is None:
         # All processes of one job must agree; their clocks do not.
         for job_id in ("SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
@@ -32,7 +41,14 @@ def run_name(resume: str | None, experiment: str, now: str) -> str:
 
 
 def owner(path: Path) -> Path | None:
-    """The run folder that a path is or lies in; None where there is none."""
+    """The run folder that a path is or lies in.
+
+    Args:
+        path: the path.
+
+    Returns:
+        The folder; None where there is none.
+    """
     for folder in (path, *path.parents):
         if (folder / "config.yaml").is_file() and folder.name != ".hydra":
             return folder
@@ -59,6 +75,9 @@ def name_sweep(words: list[str]) -> None:
     """Name a sweep after the keys that it varies, so that the same sweep finds its folder again.
 
     By an environment variable: it reaches the points that a launcher runs in other processes.
+
+    Args:
+        words: of the command line.
     """
     if not {"-m", "--multirun"} & set(words):
         return
@@ -80,7 +99,14 @@ def sweep_name() -> str:
 
 
 def point_name(text: str) -> str:
-    """A folder name: `/` and blanks replaced, cut with a digest where a file system could not take it."""
+    """Folder name of a point of a sweep.
+
+    Args:
+        text: the settings that the point varies.
+
+    Returns:
+        The text with `/` and blanks replaced, cut with a digest where a file system could not take it.
+    """
     name = re.sub(r"[^\w.,=+\-\[\]]", "-", text) or "point"
     return name if len(name) <= 120 else f"{name[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 

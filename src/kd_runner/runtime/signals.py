@@ -9,7 +9,11 @@ from types import FrameType
 
 
 class Stopped(SystemExit):
-    """The run was told to stop by a signal; the exit code is 128 + the signal's number (SIGTERM 143, SIGINT 130)."""
+    """The run was told to stop by a signal; the exit code is 128 + the signal's number (SIGTERM 143, SIGINT 130).
+
+    Args:
+        number: of the signal.
+    """
 
     def __init__(self, number: int):
         super().__init__(128 + number)

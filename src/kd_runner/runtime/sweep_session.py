@@ -12,7 +12,11 @@ _VARIABLE = "KD_RUNNER_SWEEP_SESSION"
 
 
 def open_session(sweep_folder: Path) -> None:
-    """Start a session: points that run from now on, here or in a launcher's processes, report to it."""
+    """Start a session: points that run from now on, here or in a launcher's processes, report to it.
+
+    Args:
+        sweep_folder: folder of the sweep.
+    """
     session = sweep_folder.resolve() / f".session-{time.time_ns()}-{os.getpid()}"
     session.mkdir(parents=True)
     os.environ[_VARIABLE] = str(session)

@@ -15,6 +15,11 @@ def write_once(root: Path, manifest: Mapping[str, int], fill: Callable[[Path], N
 
     A stopped run leaves nothing half done, and of two runs at once one wins.
 
+    Args:
+        root: the folder.
+        manifest: all that its content depends on, kept in `manifest.json`.
+        fill: writes the content into a new folder.
+
     Raises:
         ConfigError: `root` holds anything else.
     """
