@@ -15,7 +15,15 @@ _CALL_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 
 def targets(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every node with a `_target_`, under its key; not the task, which is called with the whole configuration."""
+    """Nodes with a `_target_`; not the task, which is called with the whole configuration.
+
+    Args:
+        node: nested dicts and lists.
+        key: key of the node.
+
+    Yields:
+        Key and content of each node.
+    """
     if isinstance(node, list):
         for i, part in enumerate(node):
             yield from targets(part, f"{key}[{i}]")
@@ -27,7 +35,11 @@ def targets(node: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def check_call(key: str, node: dict[str, Any]) -> None:
-    """Finds the class or function, and binds the arguments to its signature.
+    """Find the class or function that a node names, and check the arguments by its signature.
+
+    Args:
+        key: of the node.
+        node: `_target_`, and the arguments beside it.
 
     Raises:
         ConfigError: there is no such object, or it takes other arguments.
@@ -62,6 +74,13 @@ def check_call(key: str, node: dict[str, Any]) -> None:
 
 def locate(path: Any, key: str) -> Any:
     """The object of a dotted path.
+
+    Args:
+        path: e.g. `package.module.Class`.
+        key: of the node, for messages.
+
+    Returns:
+        The class or function.
 
     Raises:
         ConfigError: a part is misspelt (with the nearest name), or its file cannot be imported (with file and line).

@@ -22,11 +22,14 @@ def register() -> None:
 
 
 def compose(overrides: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> DictConfig:
-    """Composes the configuration.
+    """Compose the configuration.
 
     Args:
         overrides: words of the command line, e.g. `["experiment=voc_kd", "kd.temperature=2"]`.
         config_dirs: folders of own yaml files, as `--config-dir`.
+
+    Returns:
+        The configuration, not checked.
     """
     with _hydra(config_dirs) as search_path:
         return hydra_compose("config", overrides=[*search_path, *overrides])
@@ -34,6 +37,13 @@ def compose(overrides: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> D
 
 def compose_checked(overrides: Sequence[str] = (), config_dirs: Sequence[str] = ()) -> DictConfig:
     """`compose`, and every key of it must be known, as on the command line.
+
+    Args:
+        overrides: words of the command line.
+        config_dirs: folders of own yaml files.
+
+    Returns:
+        The configuration.
 
     Raises:
         ConfigError: a key that nothing reads.

@@ -10,6 +10,12 @@ from kd_runner.errors import ConfigError
 def uses_gpu(cfg: DictConfig) -> bool:
     """Whether the run trains on GPUs.
 
+    Args:
+        cfg: the composed configuration.
+
+    Returns:
+        True where it does.
+
     Raises:
         ConfigError: it asks for one, and torch sees none.
     """
@@ -27,6 +33,12 @@ def trainer_settings(cfg: DictConfig) -> dict[str, Any]:
     """Arguments of the Trainer that replace `auto`.
 
     `trainer.deterministic=auto` is true on CPUs and false on GPUs, where some losses have no deterministic kernel.
+
+    Args:
+        cfg: the composed configuration.
+
+    Returns:
+        Argument to value.
     """
     settings: dict[str, Any] = {"precision": precision(cfg)}
     if cfg.trainer.get("deterministic") == "auto":
@@ -35,7 +47,14 @@ def trainer_settings(cfg: DictConfig) -> dict[str, Any]:
 
 
 def precision(cfg: DictConfig) -> str:
-    """`trainer.precision`; `auto` is bf16-mixed on GPUs, 32-true on CPUs."""
+    """The precision of a run.
+
+    Args:
+        cfg: the composed configuration.
+
+    Returns:
+        `trainer.precision`; for `auto` bf16-mixed on GPUs, 32-true on CPUs.
+    """
     if cfg.trainer.precision == "auto":
         return "bf16-mixed" if uses_gpu(cfg) else "32-true"
     return str(cfg.trainer.precision)
@@ -46,6 +65,12 @@ def optimizer_settings(cfg: DictConfig) -> dict[str, Any]:
 
     A fused optimizer unscales gradients itself, so Lightning refuses to clip them under mixed precision. There
     `optimizer.fused` is off; the steps are the same but for rounding.
+
+    Args:
+        cfg: the composed configuration.
+
+    Returns:
+        Argument to value.
     """
     mixed = precision(cfg).endswith("-mixed") or precision(cfg) in ("16", "bf16")
     clips = bool(cfg.trainer.get("gradient_clip_val"))

@@ -10,7 +10,19 @@ from kd_runner.errors import ConfigError
 
 
 def instantiate_checked(node: Any, key: str, **more: Any) -> Any:
-    """`instantiate`, with the error of the constructor in one line under the key of the configuration."""
+    """Make the object that a node describes.
+
+    Args:
+        node: `_target_`, and the arguments beside it.
+        key: of the node, for messages.
+        **more: further arguments.
+
+    Returns:
+        The object.
+
+    Raises:
+        ConfigError: the constructor's error, in one line under the key.
+    """
     try:
         return instantiate(node, _convert_="all", **more)
     except InstantiationException as error:

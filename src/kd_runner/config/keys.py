@@ -32,7 +32,15 @@ _NETS = {"teacher": _NET | {"fast"}, "student": _NET | {"init", "trained"}}
 
 
 def paths(node: Any, prefix: str = "") -> set[str]:
-    """Every key of a nested dict, dotted: of mappings and of values."""
+    """Every key of a nested dict, dotted: of mappings and of values.
+
+    Args:
+        node: the dict.
+        prefix: key of the dict itself.
+
+    Returns:
+        The keys.
+    """
     keys = set()
     if isinstance(node, dict):
         for key, part in node.items():

@@ -32,6 +32,12 @@ class Method:
 def find(name: str) -> Method:
     """The method that `method/NAME.yaml` describes, else the one loss of `loss/NAME.yaml`, in any folder of yaml files.
 
+    Args:
+        name: of the file.
+
+    Returns:
+        The method.
+
     Raises:
         ConfigError: there is neither, or the file is none of a method.
     """
@@ -59,7 +65,14 @@ def find(name: str) -> Method:
 
 
 def task_losses(cfg: DictConfig) -> list[str]:
-    """Losses of the configuration that read no teacher."""
+    """Losses of a configuration that read no teacher.
+
+    Args:
+        cfg: the composed configuration.
+
+    Returns:
+        Their names.
+    """
     return [
         str(name)
         for name, node in cfg.loss.items()
@@ -73,7 +86,11 @@ def configuration(method: Method, kept: list[str]) -> DictConfig:
     What the experiment sets in an entry of `loss` counts for the method's as well.
 
     Args:
+        method: the method.
         kept: losses that stay, see `task_losses`.
+
+    Returns:
+        The configuration.
 
     Raises:
         ConfigError: there is no command, because the task was called from Python.

@@ -20,7 +20,11 @@ def teacher_of_losses(cfg: DictConfig, teacher: FeatureExtractor | None) -> Feat
     the trained ones, so that all arms of a comparison start alike.
 
     Args:
+        cfg: the composed configuration.
         teacher: the trained one.
+
+    Returns:
+        The trained teacher, or the null teacher in its place; None where no term reads one.
 
     Raises:
         ConfigError: `random` for a net that brings its own published weights.

@@ -82,7 +82,10 @@ RANGES: dict[str, tuple[Callable[[Any], bool], bool, str]] = {
 
 
 def check(cfg: DictConfig) -> None:
-    """Checks every value of the table, and that no number of the configuration is nan or infinite.
+    """Check every value of the table, and that no number of the configuration is nan or infinite.
+
+    Args:
+        cfg: the composed configuration.
 
     Raises:
         ConfigError: names key, value, and what is expected.

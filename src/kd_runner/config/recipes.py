@@ -8,7 +8,10 @@ from kd_runner.errors import ConfigError
 
 
 def check_pretrained(cfg: DictConfig) -> None:
-    """The net that is trained begins with the published weights that `pretrained` names, or with a checkpoint.
+    """Check that the trained net begins with the published weights that `pretrained` names, or with a checkpoint.
+
+    Args:
+        cfg: the composed configuration.
 
     Raises:
         ConfigError: it would begin with random weights; names what to give.

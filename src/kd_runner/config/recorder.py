@@ -24,7 +24,14 @@ def _targets(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def teacher_recorder(cfg: DictConfig) -> Any:
-    """Keeps the teacher's outputs for what the training data and its transforms are now."""
+    """The callback that keeps the teacher's outputs for what the training data and its transforms are now.
+
+    Args:
+        cfg: the composed configuration.
+
+    Returns:
+        The callback.
+    """
     parts = (
         *("data.train.", "data.unlabeled.", "scale."),
         *("teacher.net.", "teacher.checkpoint_keys.", "teacher.channels_last."),

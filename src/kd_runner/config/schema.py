@@ -41,17 +41,23 @@ class Net:
 
 @dataclass
 class Teacher(Net):
+    """Keys of `teacher`."""
+
     fast: bool = MISSING
 
 
 @dataclass
 class Student(Net):
+    """Keys of `student`."""
+
     init: Any = MISSING
     trained: str | None = MISSING
 
 
 @dataclass
 class TeacherCache:
+    """Keys of `kd.teacher_cache`."""
+
     enabled: bool = MISSING
     views: int | None = MISSING
     map_dtype: str = MISSING
@@ -60,6 +66,8 @@ class TeacherCache:
 
 @dataclass
 class Distillation:
+    """Keys of `kd`."""
+
     enabled: bool = MISSING
     temperature: float = MISSING
     alpha: float | None = MISSING
@@ -78,6 +86,8 @@ class LayerDecay:
 
 @dataclass
 class LossEntry:
+    """Keys of an entry of `loss`."""
+
     weight: float = MISSING
     inputs: dict[str, Any] = MISSING
     fn: Any = MISSING
@@ -85,6 +95,8 @@ class LossEntry:
 
 @dataclass
 class MetricEntry:
+    """Keys of an entry of `metric`."""
+
     inputs: dict[str, Any] = MISSING
     fn: Any = MISSING
 

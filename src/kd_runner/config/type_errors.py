@@ -16,7 +16,10 @@ _TYPES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or 
 
 
 def check_types(cfg: DictConfig) -> None:
-    """For a configuration that Hydra did not compose (an arm of a comparison, a notebook's).
+    """Check the types of a configuration that Hydra did not compose (an arm of a comparison, a notebook's).
+
+    Args:
+        cfg: the configuration.
 
     Raises:
         ConfigError: a value of a wrong type.
@@ -28,10 +31,13 @@ def check_types(cfg: DictConfig) -> None:
 
 
 def explain_type(text: str) -> str | None:
-    """Key, value and what is expected, from the text of an error of OmegaConf; None where it is about something else.
+    """Key, value and what is expected, from the text of an error of OmegaConf.
 
     Args:
         text: the whole text, with its line `full_key: ...`.
+
+    Returns:
+        The message; None where the error is about something else.
     """
     key_match = re.search(r"full_key: (\S+)", text)
     if key_match is None:
@@ -66,7 +72,14 @@ def _expected(key: str) -> str:
 
 
 def field_names(key: str) -> list[str]:
-    """Keys that the schema has below a key; empty where it is open."""
+    """Keys that the schema has below a key.
+
+    Args:
+        key: the key.
+
+    Returns:
+        The keys; none where the schema is open.
+    """
     hint = _type_of(key)
     return [field.name for field in fields(hint)] if is_dataclass(hint) else []
 
