@@ -11,7 +11,6 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "kd_runner"
 # Rooms and files whose docstrings are not in this form yet, to shrink to nothing.
-# Rooms and files whose docstrings are not in this form yet, to shrink to nothing.
 NOT_YET: set[str] = {"config/build.py", "report", "runtime/run_folder.py", "tasks"}
 # Signatures that Lightning, PyTorch or torchmetrics prescribes.
 HOOKS = {
