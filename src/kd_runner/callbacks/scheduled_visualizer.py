@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from kd_runner.distillation.module import Distiller
+from kd_runner.distillation.recorded_teacher import RecordedTeacher
 from kd_runner.visualization.panels import enlarge
 
 
@@ -41,7 +42,7 @@ class ScheduledVisualizer(Callback):
     def features_of_nets(
         module: Distiller, batch: Mapping[str, Any], features: Iterable[str]
     ) -> dict[str, dict[str, Tensor]]:
-        """Features of the teacher, where there is one, and of the net that trains, in eval mode.
+        """Features of the teacher, where it has them for any sample, and of the net that trains; in eval mode.
 
         Args:
             module: holds the nets.
@@ -51,15 +52,20 @@ class ScheduledVisualizer(Callback):
         Returns:
             Net to its features by name.
         """
-        nets = {"teacher": module.teacher, module.role: module.student}
+        training, features = module.training, list(features)
+        nets = {module.role: module.student}
+        teacher = module.teacher
+        # A recording knows the training samples alone.
+        known = teacher is not None and not isinstance(teacher.net, RecordedTeacher)
+        if teacher is not None and known and teacher.features.keys() >= set(features):
+            nets = {"teacher": teacher, **nets}
         dtype = next((p.dtype for p in module.net.parameters()), None)
         if dtype in (torch.bfloat16, torch.float16):  # trainer.precision=bf16-true: as Lightning casts its batches
             batch = {key: _cast(value, dtype) for key, value in batch.items()}
-        training, features = module.training, list(features)
         module.eval()
-        features = {name: net(batch, features) for name, net in nets.items() if net is not None}
+        drawn = {name: net(batch, features) for name, net in nets.items()}
         module.train(training)
-        return features
+        return drawn
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         epoch = trainer.current_epoch + 1

@@ -90,7 +90,7 @@ def teacher(cfg: DictConfig) -> FeatureExtractor:
     coverage = load(cfg, "teacher", module)
     if coverage is not None:
         log.info("teacher: %s: %s", cfg.teacher.checkpoint, coverage)
-    elif not recipes.names_weights(OmegaConf.to_container(cfg.teacher.net, resolve=True)):
+    elif recipes.is_random(module, OmegaConf.to_container(cfg.teacher.net, resolve=True)):
         raise ConfigError(
             "teacher.checkpoint is null, and teacher.net names no published weights: the teacher would be random. "
             "Give a file, or train one: task=train_teacher"

@@ -3,6 +3,7 @@
 from typing import Any
 
 from omegaconf import DictConfig
+from torch import nn
 
 from kd_runner.errors import ConfigError
 
@@ -28,6 +29,16 @@ def check_pretrained(cfg: DictConfig) -> None:
                 f"{role}.net.{argument} is null, and this recipe begins with published weights: give "
                 f"{role}.net.{argument}={value}, {file}or {role}.pretrained=null for random weights"
             )
+
+
+def is_random(net: nn.Module, node: Any) -> bool:
+    """Whether a net without a checkpoint has random weights.
+
+    Args:
+        net: as it was built; one without any parameters is not random.
+        node: the configuration that built it, plain mappings, lists and values.
+    """
+    return any(True for _ in net.parameters()) and not names_weights(node)
 
 
 def names_weights(node: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import ConcatDataset, Dataset, Sampler
 
 from kd_runner.errors import ConfigError
 
@@ -137,7 +137,7 @@ class SeededDataset(Dataset[dict[str, Any]]):
     """Wraps a dataset so that augmentation depends on the key's seed alone.
 
     The same sample at the same step looks the same in any process, worker or resumed run. Adds `index` to samples that
-    have none.
+    have none, and `key`, the sample's name, where the dataset names its samples (attribute `names`).
 
     Args:
         samples: dataset whose augmentation draws from the global generators of torch (CPU), numpy or Python.
@@ -146,6 +146,7 @@ class SeededDataset(Dataset[dict[str, Any]]):
 
     def __init__(self, samples: Dataset[dict[str, Tensor]], name: str = "data"):
         self.samples, self.name = samples, name
+        self.keys = _names(samples)
 
     def __getitem__(self, key: Key | int) -> dict[str, Any]:
         """The sample of a key, or of a plain index with augmentation seed 0.
@@ -166,10 +167,21 @@ class SeededDataset(Dataset[dict[str, Any]]):
                 f"{self.name}: a sample is a {type(sample).__name__}, not a dictionary; name what a tuple holds with "
                 "data.sample_keys=[image, target]"
             )
-        return {"index": torch.tensor(index), **sample}
+        key = {} if self.keys is None else {"key": self.keys[index]}
+        return {"index": torch.tensor(index), **key, **sample}
 
     def __len__(self) -> int:
         return len(self.samples)  # type: ignore[arg-type]
+
+
+def _names(samples: Any) -> list[str] | None:
+    """Names of a dataset's samples in order, through what wraps it; None where it has none."""
+    if isinstance(samples, ConcatDataset):
+        parts = [_names(part) for part in samples.datasets]
+        return None if None in parts else [name for part in parts for name in part or ()]
+    if hasattr(samples, "names"):
+        return list(samples.names)
+    return _names(samples.samples) if isinstance(getattr(samples, "samples", None), Dataset) else None
 
 
 class EvalShardSampler(Sampler[int]):

@@ -17,6 +17,7 @@ from kd_runner.data.module import DataModule
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.loss_terms import LossTerm, weighted_total
 from kd_runner.distillation.module import Distiller
+from kd_runner.distillation.recorded_teacher import check_views
 from kd_runner.errors import ConfigError
 from kd_runner.runtime.run_folder import RunFolder
 from kd_runner.tasks.dry_run import one_step
@@ -44,6 +45,8 @@ def check(cfg: DictConfig, run: RunFolder) -> None:
     _show_parameters(module)
     _show_losses(module, example)
     check_indices(module.terms, data)
+    if module.teacher is not None:
+        check_views(module.teacher.net, data.train)
     _scan(data)
     one_step(cfg, module, data)
     console.print("\nOne optimizer step, one validation batch, a checkpoint, pictures and the export work.")

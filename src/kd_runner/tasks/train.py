@@ -15,6 +15,7 @@ from kd_runner.data.module import DataModule
 from kd_runner.distillation import checkpoints
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.module import Distiller
+from kd_runner.distillation.recorded_teacher import check_views
 from kd_runner.distillation.teacher_cache import identity
 from kd_runner.profiling import costs
 from kd_runner.report.provenance import data_pools, measured_weights, protocols
@@ -59,6 +60,8 @@ def fit_and_report(
         torch.set_num_threads(cfg.threads)
     module = build.distiller(cfg, student, teacher, data.example())
     check_memory_rows(module.terms, data)
+    if teacher is not None:
+        check_views(teacher.net, data.train)
     trainer = build.trainer(cfg, run)
     check_metrics(cfg, module, data, trainer.callbacks)
 

@@ -44,7 +44,7 @@ class ImageFolder(Dataset[dict[str, Tensor]]):
         mean: Sequence[float] = (0.485, 0.456, 0.406),
         std: Sequence[float] = (0.229, 0.224, 0.225),
     ):
-        folder = Path(root).expanduser() / split
+        self.folder = folder = Path(root).expanduser() / split
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}; it holds one folder a class")
         self.classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
@@ -62,6 +62,11 @@ class ImageFolder(Dataset[dict[str, Tensor]]):
     def normalization(self) -> dict[str, Any]:
         """How images are normalized, for the metadata of exported files."""
         return self._normalize.metadata
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the samples, `class/file`, for recorded teachers."""
+        return [file.relative_to(self.folder).as_posix() for file, _ in self.samples]
 
     def __len__(self) -> int:
         return len(self.samples)

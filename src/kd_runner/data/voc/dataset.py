@@ -66,6 +66,11 @@ class VOCSegmentation(Dataset[dict[str, Tensor]]):
         if labeled:
             require_files(self.folder / mask_folder, [f"{name}.png" for name in self.ids], f"the list {split!r}")
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the samples, for recorded teachers."""
+        return self.ids
+
     def __len__(self) -> int:
         return len(self.ids)
 
