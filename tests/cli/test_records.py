@@ -1,6 +1,8 @@
 """scripts/records: pages from comparisons; what fails stops no other; remarks stay."""
 
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,11 +19,11 @@ REPORT = "# run: gains\n\nScale **mini**.\n\n| arm | miou |\n\n![scores](compari
 def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A list of two records; the comparison of the first leaves what task=record leaves, that of the second fails."""
 
-    def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    def run(command: list[str]) -> int:
         calls.append(command[3:])
         folder = Path(command[-1].partition("=")[2])
         if "experiment=b" in command:
-            return subprocess.CompletedProcess(command, 1)
+            return 1
         run_folder = folder / "seed0_distilled"
         run_folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.md").write_text(REPORT)
@@ -29,10 +31,10 @@ def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (run_folder / "pictures.png").write_bytes(b"pictures")
         write_json(folder / "status.json", {"status": "ended", "seconds": 3725.0})
         write_json(run_folder / "status.json", {"status": "ended", "seconds": 60.0})
-        return subprocess.CompletedProcess(command, 0)
+        return 0
 
     calls: list[list[str]] = []
-    monkeypatch.setattr(records.subprocess, "run", run)
+    monkeypatch.setattr(records, "run_command", run)
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "docs"
     folder.mkdir()
@@ -66,3 +68,16 @@ def test_other_words_and_seeds_are_another_run_and_names_are_checked(docs: Path)
     assert records.main(["a", "--file", str(docs / "records.yaml")]) == 1 and len(records.calls) == 1
     with pytest.raises(SystemExit):
         records.main(["c", "--file", str(docs / "records.yaml")])
+
+
+def test_a_stop_reaches_the_comparison(tmp_path: Path) -> None:
+    """On SIGTERM the program under way is told too, and waited for."""
+    child = "import signal, sys, time; signal.signal(15, lambda *_: (open('told', 'w'), sys.exit(0)));"
+    child += "open('ready', 'w'); time.sleep(60)"
+    code = f"import sys; from kd_runner.cli.records import run_command; run_command([sys.executable, '-c', {child!r}])"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path)
+    while not (tmp_path / "ready").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(timeout=30) == 143 and (tmp_path / "told").exists()

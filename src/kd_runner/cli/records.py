@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import os
 import platform
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from omegaconf import OmegaConf
 
 from kd_runner.errors import ConfigError, nearest
 from kd_runner.report import record_page
+from kd_runner.runtime.signals import stoppable
 
 RECORDS = Path("docs/results/records.yaml")
 
@@ -96,8 +98,7 @@ def _write_record(record: Record, docs: Path, out: Path, more: list[str]) -> boo
     page = docs / f"{record.name}.md"
     try:
         record_page.above(page, record.name)  # a page without its marker is named before hours of training
-        done = subprocess.run([sys.executable, "-m", "kd_runner", *command, f"hydra.run.dir={folder}"])
-        if done.returncode:
+        if run_command([sys.executable, "-m", "kd_runner", *command, f"hydra.run.dir={folder}"]):
             return False
         files = record_page.write(page, folder, ["python", "-m", "kd_runner", *command], record.chosen, _machine())
     except ConfigError as error:
@@ -105,6 +106,19 @@ def _write_record(record: Record, docs: Path, out: Path, more: list[str]) -> boo
         return False
     print(*files, sep="\n", flush=True)
     return True
+
+
+def run_command(command: list[str]) -> int:
+    """Run a program and return its exit code; told to stop, let it stop in order first."""
+    with stoppable():
+        process = subprocess.Popen(command)
+        try:
+            return process.wait()
+        except SystemExit as stopped:
+            if stopped.code != 128 + signal.SIGINT:  # that of a terminal reaches both
+                process.terminate()
+            process.wait()
+            raise
 
 
 def _machine() -> str:
