@@ -73,6 +73,8 @@ def words_of(
         base = tiny
         if case.system != "voc":
             base = [*WORDS[case.system], f"teacher.checkpoint={teacher_of(case.system)}"]
+        if "task=train_teacher" in case.words:  # what nothing reads then is refused
+            base = [word for word in base if not word.startswith(("data.unlabeled", "loss.", "pruning."))]
         folder = str(tmp_path / "case")
         return [*base, f"data.root={root}", *(word.replace("{folder}", folder) for word in case.words.split())]
 
