@@ -64,9 +64,8 @@ def test_from_teacher_to_onnx(bevfusion, teacher: Path) -> None:
     assert all(row["sample_token"] == token for token, rows in content["results"].items() for row in rows)
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
-def test_it_trains_in_half_precision(bevfusion, teacher: Path, precision: str) -> None:
-    words = [f"trainer.precision={precision}", "callbacks=[checkpoints]", "logger=none", "export=none"]
+def test_it_trains_in_mixed_precision(bevfusion, teacher: Path) -> None:
+    words = ["trainer.precision=bf16-mixed", "callbacks=[checkpoints]", "logger=none", "export=none"]
     folder = bevfusion(f"teacher.checkpoint={teacher}", *words)
     assert json.loads((folder / "metrics.json").read_text())["steps"] == 2
 

@@ -73,9 +73,8 @@ def _the_file_masks_every_box(folder: Path) -> None:
         assert np.array_equal(masks, logits.argmax(1) == 1)
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
-def test_it_trains_in_half_precision(unet, teacher: Path, precision: str) -> None:
-    words = [f"trainer.precision={precision}", "callbacks=[checkpoints]", "logger=none", "export=none"]
+def test_it_trains_in_mixed_precision(unet, teacher: Path) -> None:
+    words = ["trainer.precision=bf16-mixed", "callbacks=[checkpoints]", "logger=none", "export=none"]
     folder = unet(f"teacher.checkpoint={teacher}", "trainer.max_epochs=1", *words)
     assert json.loads((folder / "metrics.json").read_text())["steps"] == 3
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from kd_runner.config import calls
 from kd_runner.errors import ConfigError
 
 
@@ -58,6 +59,24 @@ def precision(cfg: DictConfig) -> str:
     if cfg.trainer.precision == "auto":
         return "bf16-mixed" if uses_gpu(cfg) else "32-true"
     return str(cfg.trainer.precision)
+
+
+def check_precision(cfg: DictConfig) -> None:
+    """Refuse to round coordinates: `bf16-true` and `16-true` cast all of a batch, not pictures alone.
+
+    Args:
+        cfg: the configuration; the dataset of `data.val` may name, as `needs_float32`, what must be exact.
+
+    Raises:
+        ConfigError: the precision is not enough for the data.
+    """
+    target = OmegaConf.select(cfg, "data.val._target_")
+    if str(cfg.trainer.precision) not in ("bf16-true", "16-true") or target is None:
+        return
+    exact = getattr(calls.locate(target, "data.val"), "needs_float32", None)
+    if exact is not None:
+        mixed = str(cfg.trainer.precision).replace("true", "mixed")
+        raise ConfigError(f"trainer.precision={cfg.trainer.precision}: it would round {exact}; take {mixed}")
 
 
 def optimizer_settings(cfg: DictConfig) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from kd_runner.config import calls, entries, keys, ranges, recipes, unread
+from kd_runner.config import calls, entries, hardware, keys, ranges, recipes, unread
 from kd_runner.config.type_errors import check_types
 from kd_runner.errors import ConfigError, nearest
 
@@ -34,6 +34,7 @@ def check(cfg: DictConfig, set_by_hand: Iterable[str] | None = None) -> None:
     calls.locate(cfg.task._target_, "task")
     for key, node in calls.targets(content):
         calls.check_call(key, node)
+    hardware.check_precision(cfg)
     _check_inputs(cfg)
     unread.check(cfg, unread.words() if set_by_hand is None else set_by_hand)
 

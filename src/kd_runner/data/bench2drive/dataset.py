@@ -56,6 +56,8 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
         ConfigError: on reading a sample, a missing or damaged image.
     """
 
+    needs_float32 = "camera matrices and boxes in meters"
+
     def __init__(
         self,
         root: str | Path,

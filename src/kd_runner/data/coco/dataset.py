@@ -58,6 +58,7 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
     """
 
     normalization = NORMALIZATION
+    needs_float32 = "the boxes of its regions"
 
     def __init__(
         self,

@@ -67,6 +67,8 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
             file of points that is missing, cut short, or holds numbers that are not finite.
     """
 
+    needs_float32 = "points and boxes in meters"
+
     def __init__(
         self,
         root: str | Path,
