@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kd_runner.config import build, entries, hardware, validate
 from kd_runner.config.compose import compose
+from kd_runner.config.instantiation import instantiate_checked
 from kd_runner.config.location import CONF
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.loss_terms import LossTerm
@@ -30,7 +31,7 @@ def distiller(cfg: Any) -> Distiller:
         for role in ("student", "teacher")
     )
     term = LossTerm("squared", squared, {"student": "student.logits", "teacher": "teacher.logits"})
-    create = build.instantiate_checked(cfg.optimizer, "optimizer", **hardware.optimizer_settings(cfg))
+    create = instantiate_checked(cfg.optimizer, "optimizer", **hardware.optimizer_settings(cfg))
     return Distiller(student, teacher, [term], optimizer=create)
 
 

@@ -4,6 +4,7 @@
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -34,6 +35,65 @@ def _returns(value: str) -> Callable[[Path], None]:
 
 
 _AFTER_TWO = "CALLS = []\ndef value(logits, target):\n    CALLS.append(0)\n    return logits.mean() * {}\n"
+
+
+_SHORT = "logger=none export=none callbacks=[checkpoints] trainer.max_epochs=1"
+_METRIC = f"--config-dir=mine metric=[segmentation_iou,own] {_SHORT}"
+_SAMPLES = f"{_SHORT} data.unlabeled=null +data.train={{_target_:own.Own}}"
+_CALLBACK = f"{_SHORT} +callbacks.own._target_=own.Own"
+_NET = f"task=check {_SHORT} export=onnx +student.net={{_target_:own.Own}} student.features={{logits::}} +student.inputs={{x:image}}"
+
+
+def _own(*lines: str) -> Callable[[Path], Any]:
+    return lambda folder: (folder / "own.py").write_text("\n".join(("import torch", *lines)))
+
+
+def _metric(line: str) -> Callable[[Path], Any]:
+    code = _own(
+        *("from torchmetrics import Metric", "class Own(Metric):", "    def update(self, x): pass"),
+        *("    def compute(self):", f"        {line}"),
+    )
+
+    def arrange(folder: Path) -> None:
+        (folder / "mine/metric").mkdir(parents=True)
+        (folder / "mine/metric/own.yaml").write_text("own: {fn: {_target_: own.Own}, inputs: {x: student.logits}}\n")
+        code(folder)
+
+    return arrange
+
+
+def _samples(line: str) -> Callable[[Path], Any]:
+    return _own(
+        "SAMPLE = {'image': torch.zeros(3, 32, 32), 'target': torch.zeros(32, 32, dtype=torch.long)}",
+        "SAMPLE['valid'] = torch.ones(32, 32, dtype=torch.bool)",
+        *("class Own(torch.utils.data.Dataset):", "    def __init__(self, **options): pass"),
+        *(
+            "    def __len__(self): return 12",
+            "    def __getitem__(self, i):",
+            f"        {line}",
+            "        return SAMPLE",
+        ),
+    )
+
+
+def _callback(line: str) -> Callable[[Path], Any]:
+    return _own(
+        *("from lightning.pytorch import Callback", "class Own(Callback):"),
+        *("    def on_train_batch_end(self, trainer, module, *_):", f"        {line}"),
+    )
+
+
+def _net(line: str) -> Callable[[Path], Any]:
+    return _own(
+        *("class Own(torch.nn.Module):", "    def __init__(self, **options):", "        super().__init__()"),
+        *("        self.conv = torch.nn.Conv2d(3, 11, 3, padding=1)", "    def forward(self, x=None, image=None):"),
+        *(
+            "        y = self.conv(image if x is None else x)",
+            "        # the next line is traced",
+            "",
+            f"        {line}",
+        ),
+    )
 
 
 def _write(name: str, content: bytes) -> Callable[[Path], None]:
@@ -81,6 +141,18 @@ CASES = {
     "a loss that takes other arguments": Case("voc", _OWN, r"loss\.own", _loss("def value(a, b):\n    return a.mean()\n")),
     "a loss that is nan from the third step": Case("voc", _OWN, r"loss.*own.*nan|nan.*own", _loss(_AFTER_TWO.format("(float('nan') if len(CALLS) > 4 else 1.0)"))),
     "a loss that is inf from the third step": Case("voc", _OWN, r"loss.*own.*inf|inf.*own", _loss(_AFTER_TWO.format("(float('inf') if len(CALLS) > 4 else 1.0)"))),
+    "a metric that raises": Case("voc", _METRIC, r"metric\.own: KeyError: 'own words'", _metric("raise KeyError('own words')")),
+    "a metric that returns a vector": Case("voc", _METRIC, r"metric\.own: compute returned a tensor of shape \(3,\)", _metric("return torch.zeros(3)")),
+    "a metric with another's name": Case("voc", _METRIC, r"metric\.own: another metric is called 'miou'", _metric("return {'miou': torch.ones(())}")),
+    "an optimizer that is none": Case("voc", f"{_SHORT} optimizer={{_target_:own.own,_partial_:true}}", r"optimizer: it gave a NoneType", _write("own.py", b"def own(groups): pass")),
+    "a scheduler that raises": Case("voc", f"{_SHORT} scheduler={{_target_:own.own,_partial_:true}}", r"scheduler: KeyError: 'own words'", _write("own.py", b"def own(optimizer, total_steps): raise KeyError('own words')")),
+    "samples that raise": Case("voc", _SAMPLES, r"data\.train: sample \d+: KeyError: 'own words' \(.*own\.py, line", _samples("raise KeyError('own words')")),
+    "samples that raise in a worker": Case("voc", f"{_SAMPLES} data.num_workers=1", r"data\.train: sample 7: KeyError: 'own words' \(.*own\.py, line", _samples("if i == 7: raise KeyError('own words')")),
+    "samples of different sizes": Case("voc", _SAMPLES, r"data: 'image' is \(3, \d\d, 32\) in one sample and \(3, \d\d, 32\) in another", _samples("if i % 2: return {**SAMPLE, 'image': torch.zeros(3, 40, 32)}")),
+    "samples that are tuples": Case("voc", _SAMPLES, r"data\.train: a sample is a tuple, not a dictionary", _samples("return 1, 2")),
+    "code that calls sys.exit": Case("voc", _CALLBACK, r"RuntimeError: sys\.exit\(0\) was called", _callback("raise SystemExit(0)")),
+    "a moving statistic of nan": Case("voc", _CALLBACK, r"weights are not finite .*running_mean", _callback("next(b for n, b in module.net.named_buffers() if 'running_mean' in n).fill_(float('nan'))")),
+    "a net that no ONNX file can hold": Case("voc", _NET, r"export: Own has no ONNX form .*own\.py, line 10.*The trained weights are kept", _net("return y if y.mean() > 0 else 2 * y")),
     "a config folder that is not there": Case("voc", "--config-dir=nowhere", "nowhere"),
     "a config name that is not there": Case("voc", "-cn nothing", "nothing"),
     # Checkpoints.

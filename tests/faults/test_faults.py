@@ -7,17 +7,9 @@ import pytest
 
 from tests.faults.cases import CASES
 from tests.faults.harness import Case, Commands, digests, faults_of_answer
-from tests.faults.not_yet import NOT_YET
 
 
-def _marks(name: str) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.xfail(strict=True)] if name in NOT_YET else []
-
-
-CHOSEN = [pytest.param(case, id=name, marks=_marks(name)) for name, case in CASES.items()]
-
-
-@pytest.mark.parametrize("case", CHOSEN)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_fault(case: Case, commands: Commands, words_of: Callable[[Case], list[str]], tmp_path: Path) -> None:
     folder = tmp_path / "case"
     folder.mkdir()
@@ -36,7 +28,6 @@ def test_there_are_enough_cases_of_every_system() -> None:
     assert len(CASES) >= 150
     systems = [case.system for case in CASES.values()]
     assert all(systems.count(system) >= 15 for system in ("voc", "unet", "orion", "bevfusion"))
-    assert set(CASES) >= NOT_YET
 
 
 def test_a_sound_command_passes(commands: Commands, tiny: list[str], tmp_path: Path) -> None:

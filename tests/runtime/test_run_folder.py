@@ -104,13 +104,17 @@ def test_a_moved_checkpoint_keeps_its_best_score_and_runs_no_code(tmp_path: Path
     scores = {str(old.best_checkpoint): torch.tensor(0.5)}
     state = {"dirpath": str(old.checkpoints), "best_model_path": str(old.best_checkpoint), "best_k_models": scores}
     state["best_model_score"] = torch.tensor(0.5)
-    checkpoint = {"callbacks": {"ModelCheckpoint{}": state}, "global_step": 3}
+    checkpoint: dict[str, Any] = {"callbacks": {"ModelCheckpoint{}": state}, "global_step": 3, "epoch": 1}
+    checkpoint |= {"state_dict": {}, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
     AtomicCheckpointIO(old).save_checkpoint(checkpoint, old.last_checkpoint)
     old.path.rename(new.path)
     moved = AtomicCheckpointIO(new).load_checkpoint(new.last_checkpoint)["callbacks"]["ModelCheckpoint{}"]
     assert moved["dirpath"] == str(new.checkpoints) and moved["best_model_path"] == str(new.best_checkpoint)
     assert list(moved["best_k_models"]) == [str(new.best_checkpoint)] and moved["best_model_score"] == 0.5
 
+    torch.save([1], other := tmp_path / "other.ckpt")
+    with pytest.raises(ConfigError, match=r"other\.ckpt is no checkpoint of a run: it has no 'state_dict'"):
+        read_checkpoint(other, tmp_path)
     with_code = tmp_path / "code.ckpt"
     torch.save({"state": os.system}, with_code)
     with pytest.raises(ConfigError, match="objects other than tensors"):

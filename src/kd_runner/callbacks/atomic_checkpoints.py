@@ -12,6 +12,8 @@ from kd_runner.errors import ConfigError
 from kd_runner.runtime.digests import check_digest, replace_with_digest
 from kd_runner.runtime.run_folder import RunFolder
 
+# What Lightning needs to go on.
+_ENTRIES = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "global_step", "epoch")
 # Entries of ModelCheckpoint's state that are paths, or have paths as keys.
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
@@ -63,6 +65,12 @@ def read_checkpoint(path: Path, checkpoints: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged file raises whatever its bytes happen to say
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise ConfigError(f"resume: {path} is cut short or no checkpoint ({reason})") from error
+    missing = [key for key in _ENTRIES if not isinstance(checkpoint, dict) or key not in checkpoint]
+    if missing:
+        raise ConfigError(f"resume: {path} is no checkpoint of a run: it has no {missing[0]!r}")
+    for name, value in checkpoint["state_dict"].items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ConfigError(f"resume: {path}: {name} is not finite")
     for state in checkpoint.get("callbacks", {}).values():
         if isinstance(state, dict) and "dirpath" in state:
             _move_paths(state, checkpoints.absolute())

@@ -3,12 +3,20 @@
 import argparse
 import os
 from itertools import pairwise
+from typing import Any, NoReturn
 
-from kd_runner.errors import ConfigError
+from kd_runner.config.location import CONF
+from kd_runner.errors import ConfigError, nearest
 
 _FLAGS_WITH_VALUE = (
     ("--config-dir", "-cd"), ("--config-path", "-cp"), ("--config-name", "-cn"), ("--cfg", "-c"), ("--package", "-p"),
 )  # fmt: skip
+
+_CHOICES = {"--cfg": ("job", "hydra", "all")}
+_FLAGS = {
+    *("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m", "--info", "-i"),
+    *("--shell-completion", "-sc", "--experimental-rerun"),
+}
 
 # Names of versions before: a group or key -> what it is called now.
 _RENAMED_KEYS = {
@@ -44,6 +52,11 @@ _RENAMED_CHOICES = {
 _RENAMED_CHOICES["task"] = _RENAMED_CHOICES["run"]
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
 def flags_first(words: list[str]) -> list[str]:
     """Put flags before overrides: Hydra's parser takes no flag behind the first override.
 
@@ -52,16 +65,54 @@ def flags_first(words: list[str]) -> list[str]:
 
     Returns:
         The words in that order.
+
+    Raises:
+        ConfigError: an unknown flag, or a flag without its value.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = _Parser(add_help=False, allow_abbrev=False)
     for names in _FLAGS_WITH_VALUE:
-        parser.add_argument(*names, dest=names[0])
-    try:
-        known, rest = parser.parse_known_args(words)
-    except SystemExit:  # a flag without its value, which argparse has said
-        raise SystemExit(1) from None
+        parser.add_argument(*names, dest=names[0], choices=_CHOICES.get(names[0]))
+    known, rest = parser.parse_known_args(words)
     flags = [part for flag, value in vars(known).items() if value is not None for part in (flag, value)]
+    for word in rest:
+        if word.startswith("-") and word.partition("=")[0] not in _FLAGS:
+            every = _FLAGS | {name for names in _FLAGS_WITH_VALUE for name in names}
+            raise ConfigError(f"{word}: no such flag.{nearest(word, every)}")
     return [*flags, *sorted(rest, key=lambda word: not word.startswith("-"))]
+
+
+def check_choices(words: list[str]) -> None:
+    """What is chosen of a group is the name of a file, or a list of names where several may be chosen.
+
+    Args:
+        words: of the command line.
+
+    Raises:
+        ConfigError: anything else, which Hydra answers with an error of its own code.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser  # heavy, and `--help` does without
+    from hydra.errors import HydraException
+
+    from kd_runner.config.entries import GROUPS
+
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()} - {"hydra"}
+    for word in words:
+        try:
+            (override,) = OverridesParser.create().parse_overrides([word])
+        except HydraException:
+            continue  # Hydra says what is wrong
+        key = override.key_or_group
+        if not key:
+            raise ConfigError(f"{word}: no key stands ahead of the =")
+        if key not in groups or override.is_delete() or override.is_sweep_override():
+            continue
+        value: Any = override.value()
+        names = value if isinstance(value, list) and key in GROUPS else [value]
+        if isinstance(value, dict) or all(isinstance(name, str) for name in names):
+            continue
+        several = f", or a list of names, e.g. {key}=[...]" if key in GROUPS else ""
+        none = f"; for nothing: {key}=none" if (CONF / key / "none.yaml").is_file() else ""
+        raise ConfigError(f"{word}: expected the name of a file of conf/{key}{several}{none}")
 
 
 def config_dirs(words: list[str]) -> list[str]:

@@ -3,11 +3,16 @@
 import sys
 
 from kd_runner.cli import arguments
+from kd_runner.errors import ConfigError
 
 
 def main() -> None:
     """Run the command line."""
-    words = arguments.flags_first(sys.argv[1:])
+    try:
+        words = arguments.flags_first(sys.argv[1:])
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from None
     if {"--help", "-h"} & set(words):
         from kd_runner.cli import help
 

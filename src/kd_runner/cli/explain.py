@@ -52,6 +52,8 @@ def explain(error: BaseException, words: list[str], config_dirs: list[str]) -> s
             return line + where
     elif lines := _suggestions(words, config_dirs):
         return "\n".join(lines[:3])
+    if isinstance(error, OSError) and error.filename is not None:  # Hydra makes the folder
+        return f"hydra.run.dir: {error.filename} cannot be written: {error.strerror}"
     if isinstance(error, HydraException | OmegaConfBaseException):
         reason = next((str(part) for part in reversed(chain) if str(part)), type(error).__name__)
         return (explain_type(text) or " ".join(reason.split("\n\n")[0].split())) + where

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 from typing import Any
@@ -27,19 +28,24 @@ INTERRUPTED = 130  # exit code after Ctrl-C, as in every shell
 
 def main() -> None:
     """Compose the configuration of the command line and do what it says."""
-    sys.argv[1:] = words = arguments.flags_first(sys.argv[1:])
-    register()
-    run_names.name_sweep(words)
-    # A user's own Python files: those of the current folder, and those beside one's own yaml files.
-    config_dirs = arguments.config_dirs(words)
-    sys.path[:0] = [os.getcwd(), *config_dirs]
+    words, config_dirs = sys.argv[1:], list[str]()
     # Idle OpenMP threads that spin make small operations many times slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, instead of printing a text of its own
     try:
+        sys.argv[1:] = words = arguments.flags_first(words)
+        config_dirs = arguments.config_dirs(words)
         arguments.check_renamed(words)
-        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(job)()
+        arguments.check_choices([word for word in words if "=" in word and not word.startswith("-")])
+        register()
+        run_names.name_sweep(words)
+        add_own_folders([os.getcwd(), *config_dirs])
+        with stoppable():
+            hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(job)()
+    except Stopped as stop:  # while the configuration was composed; `job` answers later ones
+        print("stopped before anything was written", file=sys.stderr)
+        raise SystemExit(stop.code) from None
     except KeyboardInterrupt:
         print("interrupted; resume=auto goes on where checkpoints were written", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
@@ -48,6 +54,22 @@ def main() -> None:
 
         print(explain(error, words, config_dirs), file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def add_own_folders(folders: list[str]) -> None:
+    """Makes a user's own Python files importable: those of the current folder, and those beside one's own yaml files.
+
+    They stand behind the standard library, which a file `random.py` would hide from torch, and ahead of the installed
+    packages.
+
+    Args:
+        folders: absolute paths.
+    """
+    own = {"", *folders}
+    others = [path for path in sys.path if path not in own]
+    packages = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    first = next((i for i, path in enumerate(others) if path in packages), len(others))
+    sys.path[:] = [*others[:first], *folders, *others[first:]]
 
 
 def job(cfg: DictConfig) -> float | None:
@@ -177,4 +199,11 @@ def perform(cfg: DictConfig, run: RunFolder) -> float | None:
     # slower on a CPU than zeros.
     torch.set_flush_denormal(True)
     task: Any = get_method(cfg.task._target_)
-    return task(cfg, run)
+    try:
+        return task(cfg, run)
+    except Stopped:
+        raise
+    except SystemExit as end:  # of a user's own code: it would end the command as if all were well
+        if isinstance(end.__context__, KeyboardInterrupt):  # which Lightning turns into exit code 1
+            raise KeyboardInterrupt from None
+        raise RuntimeError(f"sys.exit({end.code!r}) was called").with_traceback(end.__traceback__) from None

@@ -12,6 +12,7 @@ from torch import nn
 
 from kd_runner.config import hardware, recipes
 from kd_runner.config.instantiation import instantiate_checked
+from kd_runner.config.loggers import logger
 from kd_runner.config.recorder import teacher_recorder
 from kd_runner.data.images import keep_in_memory
 from kd_runner.data.module import DataModule
@@ -22,7 +23,7 @@ from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.inputs import InputSpec
 from kd_runner.distillation.loss_terms import LossTerm
 from kd_runner.distillation.module import Distiller
-from kd_runner.errors import ConfigError
+from kd_runner.errors import ConfigError, named, require
 from kd_runner.pruning.pruned import Pruned, rebuild
 from kd_runner.runtime.run_folder import TEMPERATURE, RunFolder
 
@@ -66,7 +67,7 @@ def net(cfg: DictConfig, role: str, seed: int | None = None) -> nn.Module:
     """The plain net of `teacher` or `student`, with initial weights that depend on the seed alone (default: `seed`)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed if seed is None else seed)
-        return instantiate_checked(cfg[role].net, f"{role}.net")
+        return require(instantiate_checked(cfg[role].net, f"{role}.net"), nn.Module, f"{role}.net")
 
 
 def load(cfg: DictConfig, role: str, module: nn.Module) -> checkpoints.Coverage | None:
@@ -248,7 +249,7 @@ def evaluator(cfg: DictConfig, net: FeatureExtractor) -> Distiller:
 
 def trainer(cfg: DictConfig, run: RunFolder) -> Any:
     """The Lightning Trainer, writing into the folder of a run."""
-    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
     from kd_runner.callbacks.atomic_checkpoints import AtomicCheckpointIO
     from kd_runner.callbacks.progress import progress, quiet_lightning
@@ -263,7 +264,8 @@ def trainer(cfg: DictConfig, run: RunFolder) -> Any:
     every, last = cfg.trainer.get("check_val_every_n_epoch"), cfg.trainer.get("max_epochs")
     if every and last and 0 < last < every:  # a short run is measured at its end
         settings["check_val_every_n_epoch"] = last
-    callbacks = [instantiate_checked(node, f"callbacks.{name}") for name, node in (cfg.get("callbacks") or {}).items()]
+    nodes = {f"callbacks.{name}": node for name, node in (cfg.get("callbacks") or {}).items()}
+    callbacks = [require(instantiate_checked(node, key), Callback, key) for key, node in nodes.items()]
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(run.checkpoints.absolute())  # else the logger's name and version would choose it
@@ -272,26 +274,19 @@ def trainer(cfg: DictConfig, run: RunFolder) -> Any:
     if OmegaConf.select(cfg, "kd.teacher_cache.enabled"):
         callbacks.append(teacher_recorder(cfg))
     bar = progress()
-    return instantiate_checked(cfg.trainer, "trainer", _partial_=True)(
-        callbacks=[*callbacks, RandomState(), TrainingCost(), StopSignals(), *bar],
-        logger=logger(cfg, run) or False,
-        plugins=[AtomicCheckpointIO(run)],
-        default_root_dir=str(run.path),
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        enable_model_summary=False,
-        enable_progress_bar=bool(bar),
-        **settings,
-    )
-
-
-def logger(cfg: DictConfig, run: RunFolder) -> Any:
-    """The logger, writing into the folder of a run where it takes a folder; None without one."""
-    if not cfg.get("logger"):
-        return None
-    create = instantiate_checked(cfg.logger, "logger", _partial_=True)
-    takes_folder = "save_dir" in inspect.signature(create).parameters and "save_dir" not in cfg.logger
-    return create(save_dir=str(run.path)) if takes_folder else create()
+    create = instantiate_checked(cfg.trainer, "trainer", _partial_=True)
+    with named("trainer"):
+        return create(
+            callbacks=[*callbacks, RandomState(), TrainingCost(), StopSignals(), *bar],
+            logger=logger(cfg, run) or False,
+            plugins=[AtomicCheckpointIO(run)],
+            default_root_dir=str(run.path),
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            enable_progress_bar=bool(bar),
+            **settings,
+        )
 
 
 def exporter(cfg: DictConfig) -> Any:

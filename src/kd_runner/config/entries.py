@@ -48,6 +48,8 @@ def clean(cfg: DictConfig) -> DictConfig:
 def _is_chosen(cfg: DictConfig, group: str, name: str) -> bool:
     """Whether the entry is whole."""
     entries = cfg[group]
+    if not OmegaConf.is_dict(entries[name]):
+        raise ConfigError(f"{group}.{name}={entries[name]}: expected keys with values, among them {GROUPS[group]}")
     if OmegaConf.select(entries[name], GROUPS[group]) is not None:
         return True
     if not HydraConfig.initialized():  # from Python: nothing says whether it was set by hand
@@ -58,7 +60,7 @@ def _is_chosen(cfg: DictConfig, group: str, name: str) -> bool:
     set_by_hand = any(word.lstrip("+").startswith(f"{group}.{name}") for word in HydraConfig.get().overrides.task)
     if name in in_files and not set_by_hand:
         return False
-    whole = [other for other in entries if OmegaConf.select(entries[other], GROUPS[group]) is not None]
+    whole = [o for o in entries if OmegaConf.is_dict(entries[o]) and OmegaConf.select(entries[o], GROUPS[group])]
     raise ConfigError(
         f"{group}.{name}: no {group} {name!r} is chosen.{nearest(name, map(str, whole))} Choose it with {group}=[...], "
         f"or take the setting away."

@@ -16,6 +16,15 @@ from kd_runner.runtime.flatten import flatten
 
 # Groups whose files only adjust what other groups define.
 _ADJUSTING = ("experiment", "variant")
+# Arguments of the Trainer that the runner gives: key -> where to say it instead.
+_GIVEN_BY_RUNNER = {
+    "callbacks": "choose callbacks=[...]", "logger": "choose logger=...", "default_root_dir": "give hydra.run.dir=...",
+    "fast_dev_run": "task=check tries one step", "barebones": "take logger=none export=none",
+    **dict.fromkeys(
+        ("plugins", "num_sanity_val_steps", "use_distributed_sampler", "enable_model_summary", "enable_progress_bar"),
+        "take it away",
+    ),
+}  # fmt: skip
 # Mappings whose keys are the user's own.
 _OPEN = (
     "teacher.features", "student.features", "teacher.inputs", "student.inputs", "teacher.train_inputs",
@@ -61,6 +70,14 @@ def check(cfg: DictConfig) -> None:
     for role, known in _NETS.items():
         check_known(role, cfg[role], known)
         check_known(f"{role}.checkpoint_keys", cfg[role].checkpoint_keys or (), {"strip", "rename", "drop", "convert"})
+    for name, hint in _GIVEN_BY_RUNNER.items():
+        if name in cfg.trainer:
+            raise ConfigError(f"trainer.{name}: the runner gives it; {hint}")
+    if cfg.layer_decay is not None:
+        check_known("layer_decay", cfg.layer_decay, {"blocks", "decay", "module"})
+        for name in ("blocks", "decay"):
+            if name not in cfg.layer_decay:
+                raise ConfigError(f"layer_decay.{name} is missing, e.g. layer_decay={{blocks:backbone,decay:0.9}}")
     for group, fields in {"loss": {"weight", "inputs", "fn"}, "metric": {"inputs", "fn"}}.items():
         for name, node in cfg[group].items():
             check_known(f"{group}.{name}", node, fields)

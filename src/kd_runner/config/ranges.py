@@ -13,6 +13,8 @@ PRECISIONS = (
     "auto", "32-true", "32", "16-mixed", "16-true", "16", "bf16-mixed", "bf16-true", "bf16", "64-true", "64",
     "transformer-engine", "transformer-engine-float16",
 )  # fmt: skip
+MAX_THREADS = 1024  # far more make OpenMP end the process
+_ABSENT = object()
 DEVICES_HINT = "a number of devices, a list of their numbers, or auto"
 
 
@@ -51,7 +53,11 @@ RANGES: dict[str, tuple[Callable[[Any], bool], bool, str]] = {
         False,
         "a list of different seeds, at least one, e.g. seeds=[0,1,2]",
     ),
-    "threads": (_int_from(1), True, "a whole number from 1, or null for torch's own choice"),
+    "threads": (
+        lambda v: _int_from(1)(v) and v <= MAX_THREADS, True,
+        f"a whole number from 1 to {MAX_THREADS}, or null for torch's own choice"),
+    "data.root": (lambda v: isinstance(v, str) and bool(v), True, "the path of a folder"),
+    "layer_decay": (lambda v: isinstance(v, dict), True, "{blocks: ..., decay: ...}, or null"),
     "layer_decay.decay": (_number(0, 1, above=True), False, "a factor of the learning rate, above 0 and at most 1"),
     "data.batch_size": (_int_from(1), False, "a whole number from 1"),
     "data.unlabeled_batch_size": (_int_from(1), False, "a whole number from 1"),
@@ -62,6 +68,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], bool, str]] = {
     "optimizer.weight_decay": (_number(0), False, "a number from 0"),
     "optimizer.momentum": (_number(0), False, "a number from 0"),
     "scheduler.warmup_steps": (_int_from(0), False, "a whole number from 0"),
+    "scheduler.final_factor": (_number(0), False, "a factor of the learning rate, from 0"),
     "trainer.max_epochs": (_int_from(1), False, "a whole number from 1"),
     "trainer.max_steps": (lambda v: v == -1 or _int_from(1)(v), False, "a whole number from 1, or -1 for no limit"),
     "trainer.precision": (lambda v: str(v) in PRECISIONS, False, "32-true, bf16-mixed, 16-mixed, ... or auto"),
@@ -90,16 +97,28 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: names key, value, and what is expected.
     """
-    flat = flatten(OmegaConf.to_container(cfg, resolve=True))
-    for key, (is_right, may_be_null, expected) in RANGES.items():
-        if key not in flat or (may_be_null and flat[key] is None):
+    content: Any = OmegaConf.to_container(cfg, resolve=True)
+    weights = {f"loss.{name}.weight": (_number(0), False, "a number from 0") for name in content.get("loss") or {}}
+    for key, (is_right, may_be_null, expected) in {**RANGES, **weights}.items():
+        value = _value(content, key)
+        if value is _ABSENT or (may_be_null and value is None):
             continue
-        if not is_right(flat[key]):
-            raise ConfigError(f"{key}={_shown(flat[key])}: expected {expected}")
+        if not is_right(value):
+            raise ConfigError(f"{key}={_shown(value)}: expected {expected}")
+    flat = flatten(content)
     for key, value in flat.items():
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):
                 raise ConfigError(f"{key}={_shown(value)}: expected finite numbers")
+
+
+def _value(content: Any, key: str) -> Any:
+    """The value at a dotted key, mappings included; `_ABSENT` where there is none."""
+    for part in key.split("."):
+        if not isinstance(content, dict) or part not in content:
+            return _ABSENT
+        content = content[part]
+    return content
 
 
 def _shown(value: Any) -> str:

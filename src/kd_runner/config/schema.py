@@ -76,15 +76,6 @@ class Distillation:
 
 
 @dataclass
-class LayerDecay:
-    """Arguments of `distillation.optim.layer_factors`."""
-
-    blocks: Any = MISSING
-    decay: float = MISSING
-    module: str = ""
-
-
-@dataclass
 class LossEntry:
     """Keys of an entry of `loss`."""
 
@@ -120,7 +111,7 @@ class Config:
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: Any = None
     export: Any = None
-    layer_decay: LayerDecay | None = MISSING
+    layer_decay: Any = MISSING  # open: OmegaConf cannot merge keys into a typed value that is null
     monitor: str = MISSING
     seed: int = MISSING
     seeds: list[int] = MISSING

@@ -55,6 +55,11 @@ def explain_type(text: str) -> str | None:
     if wrong := re.search(r"Value '(.*?)' is not a valid (\w+)", text):
         return f"{key}={wrong[1]}: expected {_expected(key)}"
     if override := re.search(r"Error merging override (.+)", text):
+        entry = re.match(r"\+{1,2}(loss|metric)\.(\w+)", override[1])
+        if entry is not None:  # OmegaConf makes no typed entry from a word
+            group, name = entry.groups()
+            file = f"{group}/{name}.yaml in a folder of your own, and give --config-dir=FOLDER {group}=[...,{name}]"
+            return f"{override[1]}: a word cannot add an entry; write {file}"
         return f"{override[1]}: expected {_expected(key)}"
     if "is not Optional" in text or "not nullable" in text or "None to non" in text:
         return f"{key}=null: expected {_expected(key)}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -11,21 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Sampler
 
-from kd_runner.errors import ConfigError
+from kd_runner.errors import ConfigError, reason
 
 Key = tuple[int, int]
 """(dataset index, random seed of the augmentation)"""
 
 
 class SampleError(ConfigError):
-    """A sample cannot be read. Raised again by a DataLoader, it drops the worker's traceback from its message.
-
-    Args:
-        message: what is wrong.
-    """
-
-    def __init__(self, message: str):
-        super().__init__(message.rpartition("SampleError: ")[2].strip())
+    """A sample cannot be read."""
 
 
 @lru_cache(maxsize=64)
@@ -162,6 +156,10 @@ class SeededDataset(Dataset[dict[str, Any]]):
                 raise
             except (ValueError, OSError) as error:
                 raise SampleError(f"{self.name}: {error}") from error
+            except Exception as error:  # of a user's own data set
+                frame = traceback.extract_tb(error.__traceback__)[-1]
+                line = f"{frame.filename}, line {frame.lineno}"
+                raise SampleError(f"{self.name}: sample {index}: {reason(error)} ({line})") from error
         if not isinstance(sample, Mapping):
             raise SampleError(
                 f"{self.name}: a sample is a {type(sample).__name__}, not a dictionary; name what a tuple holds with "

@@ -11,7 +11,7 @@ import torch
 from hydra.utils import get_method
 from torch import Tensor, nn
 
-from kd_runner.errors import ConfigError, nearest
+from kd_runner.errors import ConfigError, named, nearest
 from kd_runner.runtime.digests import check_digest
 
 # Where the usual training frameworks put the weights inside a checkpoint.
@@ -172,7 +172,8 @@ def load(
     """
     tensors = read(path, key)
     if convert is not None:
-        tensors = get_method(convert)(tensors)
+        with named(f"{key}_keys.convert={convert}"):
+            tensors = get_method(convert)(tensors)
     return fit(net, tensors, strip=strip, rename=rename, drop=drop)
 
 

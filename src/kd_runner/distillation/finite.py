@@ -97,7 +97,9 @@ def check_weights(net: nn.Module, step: int) -> None:
     Raises:
         NonFiniteError: with the tensors.
     """
-    wrong = [name for name, p in net.named_parameters() if not p.detach().isfinite().all()]
+    # Moving statistics too: they are what the net computes with once it is trained.
+    tensors = net.state_dict()
+    wrong = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if wrong:
         raise NonFiniteError(
             f"{len(wrong)} weights are not finite after step {step}, the first is {wrong[0]}: training has diverged"

@@ -14,8 +14,9 @@ from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.finite import LossCheck, check_gradients, check_metrics, check_weights
 from kd_runner.distillation.inputs import InputSpec, Sources
 from kd_runner.distillation.loss_terms import LossTerm, weighted_total
+from kd_runner.distillation.metric_results import checked_result
 from kd_runner.distillation.optim import layer_factors, parameter_groups, scale_rates
-from kd_runner.errors import ConfigError
+from kd_runner.errors import ConfigError, named, require
 from kd_runner.pruning import spec as specs
 
 Batch = Mapping[str, Any]
@@ -217,7 +218,8 @@ class Distiller(LightningModule):
         arguments = self.metric_inputs.resolve(sources)
         metric: Any
         for name, metric in metrics.items():
-            metric.update(**arguments[name])
+            with named(f"metric.{name}"):
+                metric.update(**arguments[name])
 
     @staticmethod
     def compute_metrics(metrics: nn.ModuleDict) -> dict[str, Tensor]:
@@ -232,8 +234,9 @@ class Distiller(LightningModule):
         results: dict[str, Tensor] = {}
         metric: Any
         for name, metric in metrics.items():
-            result = metric.compute()
-            results |= result if isinstance(result, Mapping) else {name: result}
+            with named(f"metric.{name}"):
+                result = metric.compute()
+            results |= checked_result(name, result)
             metric.reset()
         return results
 
@@ -241,16 +244,13 @@ class Distiller(LightningModule):
         """The optimizer, and its schedule with a step per batch."""
         factors = None if self.layer_decay is None else layer_factors(self.net, **self.layer_decay)
         groups = parameter_groups([self.net, self.losses], factors)
-        try:
-            optimizer = scale_rates(self._make_optimizer(groups))
-        except (ValueError, TypeError) as error:  # e.g. Muon takes matrices alone
-            raise ConfigError(f"optimizer: {error}") from error
+        with named("optimizer"):  # e.g. Muon takes matrices alone
+            optimizer = scale_rates(require(self._make_optimizer(groups), Optimizer, "optimizer"))
         if self._make_scheduler is None:
             return optimizer
-        try:
-            schedule = self._make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"scheduler: {error}") from error
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        with named("scheduler"):
+            schedule = require(self._make_scheduler(optimizer, total_steps=total_steps), LRScheduler, "scheduler")
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -264,6 +264,10 @@ class Distiller(LightningModule):
         """Before the weights are loaded, and the optimizer is made: give the student their widths."""
         if self.student.pruned is not None:
             self._set_pruning(checkpoint["pruning"])
+        own, saved = ({k: v.shape for k, v in d.items()} for d in (self.state_dict(), checkpoint["state_dict"]))
+        wrong = sorted(name for name in own.keys() | saved.keys() if own.get(name) != saved.get(name))
+        if wrong:
+            raise ConfigError(f"resume: last.ckpt is not of this net: {len(wrong)} weights differ, e.g. {wrong[0]}")
 
     def setup(self, stage: str) -> None:
         """Before DDP compares the shapes of the processes: what the first one has pruned counts for all."""

@@ -2,16 +2,20 @@
 
 import copy
 import logging
+import sysconfig
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError, nearest
+from kd_runner.runtime.files import storage_error
 
 log = logging.getLogger(__name__)
 
@@ -92,25 +96,31 @@ class ExportONNX:
         Raises:
             ConfigError: the file differs from torch by more than the tolerance.
         """
+        with explained(module.net):
+            return self._export(module, data, folder, scores or {}, teacher_sha256)
+
+    def _export(
+        self, module: Distiller, data: Any, folder: Path, scores: Mapping[str, float], teacher_sha256: str | None
+    ) -> dict[str, Any]:
         from kd_runner.export import deployment, onnx  # onnxruntime is heavy, and a run without export needs none
 
         net, batches = self._exported(module.student, self._batches(data))
         for name in (name for score, rows in self.ranked.items() for name in (score, *rows)):
             if name not in net.features:
                 raise ConfigError(f"export.ranked: the file gives no {name!r}.{nearest(name, net.features)}")
-        file = folder / "model.onnx"
-        metadata = deployment.metadata(
-            module, data, self.class_names, self.experiment, scores or {}, teacher_sha256, self.part
-        )
-        axes = onnx.export(net, batches[-1], file, metadata, self.dynamic)
-        if "batch" not in axes:
-            first = next(iter(net.inputs.values()))
-            batches = [batch for batch in batches if len(batch[first]) == len(batches[-1][first])]
-        if "boxes" in axes:
-            batches.append(_fewer(batches[-1], net.inputs))
-        if "height" in axes:
-            batches.append(_larger(batches[-1], net.inputs))
-        result = onnx.compare(net, file, batches, self.ranked)
+        # A file that is not checked yet, or was refused, does not have the name of a checked one.
+        draft, file = folder / ".model.draft.onnx", folder / "model.onnx"
+        file.unlink(missing_ok=True)
+        try:
+            metadata = deployment.metadata(
+                module, data, self.class_names, self.experiment, scores, teacher_sha256, self.part
+            )
+            axes = onnx.export(net, batches[-1], draft, metadata, self.dynamic)
+            result = onnx.compare(net, draft, self._checked(batches, net.inputs, axes), self.ranked)
+            self._accept(result, file)
+            draft.replace(file)
+        finally:
+            draft.unlink(missing_ok=True)
         self.result = {"onnx": {"file": file.name, "bytes": file.stat().st_size, "dynamic": axes, **result}}
         log.info(
             "%s: %.1f MB, dynamic %s, max error %.1e (%.1e of the largest output), same class %s",
@@ -118,16 +128,31 @@ class ExportONNX:
             result["relative_error"],
             "not compared" if result["agreement"] is None else f"{result['agreement']:.3%}",
         )  # fmt: skip
-        agreement = 1.0 if result["agreement"] is None else result["agreement"]
-        if result["relative_error"] > self.tolerance or agreement < self.agreement:
-            file.unlink()  # a refused file must not be taken for a checked one
-            raise ConfigError(
-                f"export.tolerance: {file} differs from torch by {result['relative_error']:.1e} of the largest output "
-                f"(tolerance {self.tolerance}), same class at {agreement:.4%} (agreement {self.agreement})"
-            )
         if self.int8:
             self._quantize(module, net, data, folder)
         return self.result
+
+    @staticmethod
+    def _checked(
+        batches: list[dict[str, Tensor]], inputs: Mapping[str, str], axes: Sequence[str]
+    ) -> list[dict[str, Tensor]]:
+        """The batches by which the file is compared: of other sizes too, where its axes allow."""
+        if "batch" not in axes:
+            first = next(iter(inputs.values()))
+            batches = [batch for batch in batches if len(batch[first]) == len(batches[-1][first])]
+        if "boxes" in axes:
+            batches = [*batches, _fewer(batches[-1], inputs)]
+        if "height" in axes:
+            batches = [*batches, _larger(batches[-1], inputs)]
+        return batches
+
+    def _accept(self, result: Mapping[str, Any], file: Path) -> None:
+        agreement = 1.0 if result["agreement"] is None else result["agreement"]
+        if result["relative_error"] > self.tolerance or agreement < self.agreement:
+            raise ConfigError(
+                f"export.tolerance: {file} differs from torch by {result['relative_error']:.1e} of the largest output "
+                f"(tolerance {self.tolerance}), same class at {agreement:.4%} (agreement {self.agreement}); not kept"
+            )
 
     def arguments(self, net: FeatureExtractor, data: Any) -> dict[str, Tensor]:
         """What the net's file is called with for one sample.
@@ -213,6 +238,42 @@ class ExportONNX:
         yield data.collate(samples[:1])
         for first in range(0, len(samples) - 1, 2):
             yield data.collate(samples[first : first + 2])
+
+
+@contextmanager
+def explained(net: nn.Module) -> Iterator[None]:
+    """What the exporter or onnxruntime cannot do with a net, as one line.
+
+    Args:
+        net: what is exported.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ConfigError: with the line of the net at which tracing stopped.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except OSError as error:
+        raise storage_error(Path("."), error) from error
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None or (cause.__context__ is not None and not cause.__suppress_context__):
+            cause = cause.__cause__ or cause.__context__ or cause
+        packages = sysconfig.get_path("purelib")
+        frames = traceback.extract_tb(cause.__traceback__)
+        own = [f for f in frames if not f.filename.startswith((packages, "<")) and f.filename != __file__]
+        own = [f for f in own if not f.filename.startswith(str(Path(__file__).parent))]
+        line = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+        text = " ".join(next((line for line in str(cause).splitlines() if line.strip()), "").split())[:300]
+        raise ConfigError(
+            f"export: {type(net).__name__} has no ONNX form as it is{line}: {type(cause).__name__}: {text}. The "
+            "trained weights are kept. Mend the line and go on with resume=, name a part of the net with export.part, "
+            "or take export=none"
+        ) from error
 
 
 def _larger(batch: Mapping[str, Tensor], inputs: Mapping[str, str]) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from kd_runner.errors import ConfigError
-from kd_runner.runtime.files import read_json, replace, write_json
+from kd_runner.runtime.files import read_mapping, replace, write_json
 
 DIGESTS = "digests.json"
 
@@ -69,4 +69,9 @@ def _is_kept(path: Path, name: str) -> bool:
 
 def _read(folder: Path) -> dict[str, list[str]]:
     file = folder / DIGESTS
-    return read_json(file) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    content = read_mapping(file)
+    if not all(isinstance(known, list) for known in content.values()):
+        raise ConfigError(f"{file} is broken: a list of digests a file is expected. Delete it to go on without it")
+    return content

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +20,11 @@ _STORAGE_ERRORS = {
     errno.EACCES: "no permission to write",
     errno.EPERM: "no permission to write",
     errno.EIO: "the disk reports an input/output error",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EISDIR: "a folder has the name of a file",
+    errno.EEXIST: "a file has the name of a folder",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "its links point at each other",
 }
 
 
@@ -70,9 +75,10 @@ def storage_error(folder: Path, error: OSError) -> Exception:
     """
     if error.errno not in _STORAGE_ERRORS:
         return error
-    existing = next((p for p in (folder, *folder.parents) if p.exists()), Path("."))
+    existing = next((p for p in (folder, *folder.parents) if os.path.exists(p)), Path("."))
     free = shutil.disk_usage(existing).free / 1e9
-    return ConfigError(f"cannot write to {folder}: {_STORAGE_ERRORS[error.errno]} ({free:.2f} GB free)")
+    subject = f"{error.filename}: " if error.filename and str(folder) not in str(error.filename) else ""
+    return ConfigError(f"cannot write to {folder}: {subject}{_STORAGE_ERRORS[error.errno]} ({free:.2f} GB free)")
 
 
 def remove_parts(folder: Path) -> None:
@@ -119,8 +125,32 @@ def read_json(path: Path) -> Any:
     """
     try:
         return _with_nan(json.loads(path.read_text()))
-    except ValueError as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is broken: no JSON ({error})") from error
+
+
+def read_mapping(path: Path, types: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`read_json` of a file that holds a mapping.
+
+    Args:
+        path: the file.
+        types: types of the values of some keys, where these are there.
+
+    Returns:
+        The mapping.
+
+    Raises:
+        ConfigError: the file is no JSON, or holds anything else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is broken: a mapping is expected, not a {type(content).__name__}")
+    for name, kind in (types or {}).items():
+        if name in content and not isinstance(content[name], kind):
+            raise ConfigError(f"{path} is broken: {name}={content[name]!r}")
+    return content
 
 
 def _with_nan(value: Any) -> Any:

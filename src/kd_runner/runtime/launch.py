@@ -31,9 +31,12 @@ def num_processes(cfg: DictConfig) -> int:
     Returns:
         Their number, at least 1.
     """
+    devices = cfg.trainer.get("devices")
     if "strategy" not in cfg.trainer:
+        several = (isinstance(devices, int) and devices > 1) or (OmegaConf.is_list(devices) and len(devices) > 1)
+        if several:
+            raise ConfigError(f"trainer.devices={devices}: several devices need trainer=ddp")
         return 1
-    devices = cfg.trainer.devices
     if isinstance(devices, int) and devices > 0:
         return devices
     if devices in ("auto", -1, "-1"):

@@ -11,16 +11,20 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from kd_runner.errors import ConfigError
-from kd_runner.runtime.files import read_json, remove_parts, storage_error, write_json, write_text
+from kd_runner.runtime.files import read_mapping, remove_parts, storage_error, write_json, write_text
 from kd_runner.runtime.flatten import flatten
 from kd_runner.runtime.ranks import is_first, launcher_pid
 from kd_runner.runtime.result_keys import differences
 from kd_runner.runtime.run_log import RunLog
+from kd_runner.runtime.saved_config import read_config
 
 log = logging.getLogger(__name__)
 
 # That a loss has the temperature of distillation, and not one of its own, is known by this reference alone.
 TEMPERATURE = "${kd.temperature}"
+
+
+_STATUS_TYPES = {"status": str, "seconds": int | float, "stages": dict, "step": int}
 
 
 class RunFolder:
@@ -61,7 +65,7 @@ class RunFolder:
 
     def read_status(self) -> dict[str, Any]:
         """What `status.json` holds; empty where there is none."""
-        return read_json(self.status_file) if self.status_file.is_file() else {}
+        return read_mapping(self.status_file, _STATUS_TYPES) if self.status_file.is_file() else {}
 
     def read_metrics(self) -> dict[str, Any]:
         """Content of `metrics.json`.
@@ -71,7 +75,10 @@ class RunFolder:
         """
         if not self.metrics_file.is_file():
             raise ConfigError(f"{self.metrics_file} is missing: the run did not end")
-        return read_json(self.metrics_file)
+        metrics = read_mapping(self.metrics_file)
+        if not metrics or not isinstance(metrics.get("score", 0.0), int | float):
+            raise ConfigError(f"{self.metrics_file} is broken: it holds no metrics")
+        return metrics
 
     def is_ended(self) -> bool:
         return self.metrics_file.is_file() and self.read_status().get("status") == "ended"
@@ -132,7 +139,7 @@ class RunFolder:
         new, status = resolved(cfg), self.read_status()
         extended = False
         if self.config_file.is_file():
-            extended = self._check_settings(_load(self.config_file), new, extendable_key)
+            extended = self._check_settings(read_config(self.config_file), new, extendable_key)
             if self.is_ended() and not extended:
                 return self.read_metrics()
         self._claimed, self._started = True, time.perf_counter()
@@ -192,6 +199,10 @@ class RunFolder:
             stages[name] = work()
             self._write_status()
         return stages[name]
+
+    def is_done(self, name: str) -> bool:
+        """Whether a stage is recorded."""
+        return name in self._status.get("stages", {})
 
     @property
     def seconds(self) -> float:
@@ -287,14 +298,3 @@ def resolved(cfg: DictConfig, keep: str | None = None) -> DictConfig:
         if keep is not None and value == keep:
             OmegaConf.update(plain, key, keep)
     return plain
-
-
-def _load(file: Path) -> Any:
-    try:
-        content = OmegaConf.load(file)
-    except Exception as error:  # yaml and OmegaConf raise many kinds
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{file} is broken: no configuration ({reason})") from error
-    if not content:
-        raise ConfigError(f"{file} is broken: it is empty")
-    return content

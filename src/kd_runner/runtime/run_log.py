@@ -3,6 +3,8 @@
 import logging
 from pathlib import Path
 
+from kd_runner.runtime.files import storage_error
+
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
@@ -24,7 +26,10 @@ class RunLog(logging.Handler):
             folder: of the run.
         """
         if self._file is None:
-            self._file = logging.FileHandler(folder / "run.log")
+            try:
+                self._file = logging.FileHandler(folder / "run.log")
+            except OSError as error:
+                raise storage_error(folder, error) from error
             self._file.setFormatter(logging.Formatter(FORMAT))
             for record in self._kept:
                 self._file.emit(record)

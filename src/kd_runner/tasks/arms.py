@@ -20,7 +20,7 @@ from kd_runner.report.comparison import Summary
 from kd_runner.report.grouped import group
 from kd_runner.report.runs import read_folder
 from kd_runner.runtime import run_names
-from kd_runner.runtime.files import read_json, write_json, write_text
+from kd_runner.runtime.files import write_json, write_text
 from kd_runner.runtime.launch import num_processes
 from kd_runner.runtime.processes import in_parallel
 from kd_runner.runtime.run_folder import TEMPERATURE, RunFolder, resolved
@@ -159,7 +159,11 @@ def named_log(name: str) -> Iterator[None]:
 
 def results(calls: Iterable[Call]) -> list[dict[str, Any]]:
     """`metrics.json` of every ended run."""
-    return [read_json(folder / "metrics.json") for _, folder in calls]
+    measured = [RunFolder(folder).read_metrics() for _, folder in calls]
+    for metrics, (_, folder) in zip(measured, calls):
+        if missing := [key for key in ("score", "metrics", "seconds") if key not in metrics]:
+            raise ConfigError(f"{folder / 'metrics.json'} is broken: it has no {missing[0]!r}")
+    return measured
 
 
 def finish(folder: Path, summary: Summary) -> None:

@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import load_file
 
 from kd_runner.config import build
 from kd_runner.data.module import DataModule
+from kd_runner.distillation import checkpoints
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.errors import ConfigError
 from kd_runner.profiling import costs
 from kd_runner.report import compare_page
 from kd_runner.report.comparison import summarize
-from kd_runner.runtime.files import read_json, write_json
+from kd_runner.runtime.files import read_mapping, write_json
 from kd_runner.runtime.ranks import is_first
 from kd_runner.runtime.run_folder import RunFolder, resolved
 from kd_runner.tasks import arms, equal_seconds
@@ -158,7 +158,7 @@ def check_same_start(folders: list[Path]) -> None:
 def _weights_digest(file: Path) -> str:
     """SHA-256 of names, types, shapes and values; the order of a header's entries differs from file to file."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(load_file(file).items()):
+    for name, tensor in sorted(checkpoints.read(file, "task.arms").items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -180,7 +180,7 @@ def _costs(
         from kd_runner.export import deployment, onnx
 
         exporter = build.exporter(cfg)
-        measured["teacher"] |= read_json(folder / "teacher" / "export.json")
+        measured["teacher"] |= read_mapping(folder / "teacher" / "export.json")
         deployment.set_scores(folder / "teacher" / "model.onnx", {cfg.monitor: teacher_metrics[cfg.monitor]})
         module, score = build.evaluator(cfg, nets["student"]), {cfg.monitor: result["score"]}
         measured["student"] |= exporter.export(module, data, folder, score, result.get("teacher_sha256"))

@@ -14,7 +14,9 @@ from omegaconf import DictConfig, open_dict
 
 from kd_runner.callbacks.scheduled_visualizer import ScheduledVisualizer
 from kd_runner.config import build
+from kd_runner.config.instantiation import instantiate_checked
 from kd_runner.data.module import DataModule
+from kd_runner.distillation.metric_results import checked_result
 from kd_runner.distillation.module import Distiller
 from kd_runner.distillation.teacher_cache.callback import check_fixed
 from kd_runner.errors import ConfigError, nearest
@@ -47,7 +49,10 @@ def check_metrics(cfg: DictConfig, module: Distiller, data: DataModule, callback
             with _named(f"metric.{name}"):
                 metric.update(**arguments[name])
                 result = metric.compute()
-            names += list(result) if isinstance(result, dict) else [name]
+            for own in checked_result(name, result):
+                if own in names:
+                    raise ConfigError(f"metric.{name}: another metric is called {own!r} too")
+                names.append(own)
     module.train(training)
     if cfg.monitor not in names:
         raise ConfigError(f"monitor={cfg.monitor}: no metric has this name.{nearest(cfg.monitor, names)}")
@@ -81,7 +86,7 @@ def one_step(cfg: DictConfig, module: Distiller, data: DataModule) -> None:
             trainer.callbacks.append(_StopAfterOneStep())
         names = check_metrics(cfg, module, data, trainer.callbacks)
         if cfg.get("logger"):
-            build.instantiate_checked(cfg.logger, "logger", _partial_=True)  # is the package there?
+            instantiate_checked(cfg.logger, "logger", _partial_=True)  # is the package there?
         if cfg.kd.teacher_cache.enabled and module.teacher is not None:
             check_fixed(data.train, list(module.teacher.inputs.values()), cfg.kd.teacher_cache.views)
         with _named("trainer", (MisconfigurationException,)):

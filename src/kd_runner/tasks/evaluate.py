@@ -65,7 +65,10 @@ def validate(cfg: DictConfig, run: RunFolder, module: Distiller, data: DataModul
         plain.pruning = None
     plain.kd.teacher_cache.enabled = False
     trainer: Any = build.trainer(plain, run)
-    (measured,) = trainer.validate(module, data, verbose=False)
+    results = trainer.validate(module, data, verbose=False)
+    if not results:
+        raise ConfigError("trainer.limit_val_batches: nothing was measured; leave it out, or take a number above 0")
+    (measured,) = results
     module.float()  # trainer.precision=bf16-true has cast it; sizes, pictures and files are those of float32
     metrics = {name.removeprefix("val/"): value for name, value in measured.items()}
     if cfg.monitor not in metrics:

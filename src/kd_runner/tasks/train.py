@@ -17,6 +17,7 @@ from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.module import Distiller
 from kd_runner.distillation.recorded_teacher import check_views
 from kd_runner.distillation.teacher_cache import identity
+from kd_runner.errors import ConfigError
 from kd_runner.profiling import costs
 from kd_runner.report.provenance import data_pools, measured_weights, protocols
 from kd_runner.report.run_page import run_page
@@ -65,9 +66,10 @@ def fit_and_report(
     trainer = build.trainer(cfg, run)
     check_metrics(cfg, module, data, trainer.callbacks)
 
+    resumed = run.is_done("train")
     fitted = run.stage("train", lambda: fit(run, trainer, module, data))
     best = run.has_best() and cfg.task.get("weights", "best") == "best"
-    restore(run, module, best)
+    restore(run, module, best, required=resumed)
     save_weights(run, module)
     log.info("trained %d steps; measuring the %s weights", fitted["steps"], "best" if best else "last")
     measured = run.stage("measure", lambda: measure(cfg, run, module, data))
@@ -114,16 +116,23 @@ def fit(run: RunFolder, trainer: Any, module: Distiller, data: DataModule) -> di
     if resumed:
         log.info("going on from %s", run.last_checkpoint)
     trainer.fit(module, data, ckpt_path=str(run.last_checkpoint) if resumed else None, weights_only=True)
+    if not trainer.global_step:
+        raise ConfigError(
+            "trainer: no step was trained; it was stopped at once: trainer.limit_train_batches, trainer.max_time, "
+            "or a callback that sets should_stop"
+        )
     result: dict[str, Any] = {"steps": trainer.global_step}
     for callback in trainer.callbacks:
         result |= getattr(callback, "result", {})
     return result
 
 
-def restore(run: RunFolder, module: Distiller, best: bool) -> None:
+def restore(run: RunFolder, module: Distiller, best: bool, required: bool = False) -> None:
     """Put the weights of the best checkpoint by the metric into the module, or those of the last one."""
     module.float()  # trainer.precision=bf16-true has cast it; no value changes
     file = run.best_checkpoint if best else run.last_checkpoint
+    if required and not file.exists():
+        raise ConfigError(f"resume: {file} is missing, which holds the trained weights; start again in another folder")
     if file.exists():
         checkpoint = read_checkpoint(file, run.checkpoints)
         module.on_load_checkpoint(checkpoint)  # a pruned student gets the widths of the checkpoint

@@ -173,7 +173,7 @@ def test_frames_without_labels(root: Path) -> None:
         ({"num_points": []}, "num_points: .* numbers are expected"),
         ({"sensors": []}, "sensors: a dict is expected, not a list"),
         ({"sensors": {}}, r"the key sensors\.CAM_FRONT is missing"),
-        ({"frame_idx": "0"}, "frame_idx: an integer is expected"),
+        ({"frame_idx": "0"}, "frame_idx: a whole number from 0 is expected"),
     ],
 )
 def test_damaged_frames_are_named(root: Path, tmp_path: Path, values: dict[str, Any], message: str) -> None:

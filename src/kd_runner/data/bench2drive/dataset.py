@@ -108,6 +108,12 @@ class Bench2Drive(Dataset[dict[str, Tensor]]):
         sensors = info["sensors"]
         camera_images = read_images([self.folder / sensors[c]["data_path"] for c in self.cameras], self.token(index))
         intrinsics = np.stack([np.asarray(sensors[name]["intrinsic"], float)[:3, :3] for name in self.cameras])
+        for name, image, (x, y) in zip(self.cameras, camera_images, intrinsics[:, :2, 2]):
+            if not (0 < x < image.width and 0 < y < image.height):
+                raise ValueError(
+                    f"{self.folder / sensors[name]['data_path']} has {image.width} x {image.height} pixels, but the "
+                    f"optical axis of its intrinsic is at ({x:g}, {y:g}): is it of another size?"
+                )
         images, matrices = self.pipeline(camera_images, intrinsics)
         lidar2ego, world2lidar = (np.asarray(sensors["LIDAR_TOP"][k]) for k in ("lidar2ego", "world2lidar"))
         lidar2cam = np.stack([np.linalg.inv(sensors[name]["cam2ego"]) @ lidar2ego for name in self.cameras])

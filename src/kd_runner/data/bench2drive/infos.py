@@ -102,14 +102,24 @@ def check_info(info: Any, cameras: Sequence[str]) -> None:
     if not isinstance(info, dict):
         raise ValueError(f"a dict is expected, not a {type(info).__name__}")
     _require_keys(info, _KEYS, "")
-    if not isinstance(info["frame_idx"], int | np.integer):
-        raise ValueError(f"frame_idx: an integer is expected, not {info['frame_idx']!r}")
+    number = info["frame_idx"]
+    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 0:
+        raise ValueError(f"frame_idx: a whole number from 0 is expected, not {number!r}")
+    for key in ("folder", "town_name"):
+        if not isinstance(info[key], str):
+            raise ValueError(f"{key}: text is expected, not {info[key]!r}")
     if not isinstance(info["sensors"], dict):
         raise ValueError(f"sensors: a dict is expected, not a {type(info['sensors']).__name__}")
     _require_keys(info["sensors"], (*cameras, "LIDAR_TOP"), "sensors.")
     for name in cameras:
         _require_keys(info["sensors"][name], (*_CAMERA_MATRICES, "data_path"), f"sensors.{name}.")
-        _check_matrices(info["sensors"][name], _CAMERA_MATRICES, f"sensors.{name}.")
+        sensor = info["sensors"][name]
+        _check_matrices(sensor, _CAMERA_MATRICES, f"sensors.{name}.")
+        focal = np.diag(np.asarray(sensor["intrinsic"], float))[:2]
+        if (focal <= 0).any():
+            raise ValueError(f"sensors.{name}.intrinsic: focal lengths above 0 are expected, got {focal.tolist()}")
+        if not isinstance(sensor["data_path"], str) or not sensor["data_path"]:
+            raise ValueError(f"sensors.{name}.data_path: the path of a file is expected, not {sensor['data_path']!r}")
     _require_keys(info["sensors"]["LIDAR_TOP"], tuple(_LIDAR_MATRICES), "sensors.LIDAR_TOP.")
     _check_matrices(info["sensors"]["LIDAR_TOP"], _LIDAR_MATRICES, "sensors.LIDAR_TOP.")
     _check_boxes(info)
@@ -117,11 +127,17 @@ def check_info(info: Any, cameras: Sequence[str]) -> None:
 
 def _check_boxes(info: Info) -> None:
     boxes = _as_array(info["gt_boxes"], "gt_boxes")
-    count = len(info["gt_names"])
+    names = np.asarray(info["gt_names"])
+    if names.ndim != 1 or not all(isinstance(name, str) for name in names.tolist()):
+        raise ValueError(f"gt_names: a list of text is expected, not {str(info['gt_names'])[:60]}")
+    count = len(names)
     if boxes.shape != (count, 9) and boxes.size + count > 0:
         raise ValueError(f"gt_boxes: the shape {(count, 9)} is expected for {count} gt_names, got {boxes.shape}")
     if np.shape(info["num_points"]) != (count,):
         raise ValueError(f"num_points: {count} numbers are expected as of gt_names, got {np.shape(info['num_points'])}")
+    points = _as_array(info["num_points"], "num_points")
+    if not (points >= -1).all():  # -1: not counted
+        raise ValueError(f"num_points: numbers from 0 are expected, or -1 where unknown, got {points.min()}")
     if not count:
         return
     for problem, rows in (
@@ -149,13 +165,25 @@ def _check_matrices(content: Info, shapes: Mapping[str, Sequence[tuple[int, int]
             raise ValueError(f"{prefix}{key}: the shape {expected} is expected, got {matrix.shape}")
         if not np.isfinite(matrix).all():
             raise ValueError(f"{prefix}{key}: a number is not finite")
+        if key != "intrinsic" and not _is_rigid(matrix):
+            raise ValueError(f"{prefix}{key}: a rotation and a translation are expected, got {matrix.tolist()}")
+
+
+def _is_rigid(matrix: np.ndarray) -> bool:
+    rotation = matrix[:3, :3]
+    return np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-2) and np.allclose(matrix[3], (0, 0, 0, 1), atol=1e-3)
 
 
 def _as_array(value: Any, name: str) -> np.ndarray:
     try:
-        return np.asarray(value, float)
+        array = np.asarray(value)
+        if array.dtype.kind == "O":  # lists that hold numbers of several types
+            array = array.astype(float)
     except (TypeError, ValueError):
         raise ValueError(f"{name}: an array of numbers is expected") from None
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name}: an array of numbers is expected, not of {array.dtype}")
+    return array.astype(float)
 
 
 def _token_text(info: Any) -> str:
@@ -185,6 +213,6 @@ def load_maps(folder: Path, towns: set[str]) -> dict[str, TownMap]:
     for town in sorted(towns):
         try:
             maps[town] = TownMap(content[town])
-        except (ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(f"{path}, town {town}: {error}") from None
     return maps

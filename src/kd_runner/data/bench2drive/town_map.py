@@ -29,6 +29,8 @@ class TownMap:
     """
 
     def __init__(self, content: dict[str, list[Any]]):
+        if not isinstance(content, dict):
+            raise ValueError(f"a dict of lists is expected, not a {type(content).__name__}")
         for keys in _KEYS:
             missing = [key for key in keys if key not in content]
             if missing:
@@ -36,16 +38,23 @@ class TownMap:
             lengths = {key: len(content[key]) for key in keys}
             if len(set(lengths.values())) > 1:
                 raise ValueError(f"lists of one length are expected, got {lengths}")
+        for key in ("lane_types", "trigger_volumes_types"):
+            if odd := [kind for kind in content[key] if not isinstance(kind, str)]:
+                raise ValueError(f"{key}: text is expected, not {odd[0]!r}")
         label_of = {name: number for number, name in enumerate(LINE_CLASSES)}
         labels = [label_of.get(kind, -1) for kind in content["lane_types"]]
         chosen = [i for i, label in enumerate(labels) if label >= 0 and len(content["lane_sample_points"][i])]
-        self.lines = [np.asarray(content["lane_points"][i], float) for i in chosen]
+        self.lines = [_points(content["lane_points"][i], f"lane_points[{i}]") for i in chosen]
         self.labels = [labels[i] for i in chosen]
-        samples = [np.asarray(content["lane_sample_points"][i], float)[:, :2] for i in chosen]
+        samples = [_points(content["lane_sample_points"][i], f"lane_sample_points[{i}]")[:, :2] for i in chosen]
         self.samples = np.concatenate(samples) if samples else np.zeros((0, 2))
         self.first_sample = np.cumsum([0, *map(len, samples[:-1])]) if samples else np.zeros(0, int)
         volumes = zip(content["trigger_volumes_points"], content["trigger_volumes_types"])
-        self.volumes = [(np.asarray(p, float), label_of[kind]) for p, kind in volumes if kind in label_of]
+        self.volumes = [
+            (_points(points, f"trigger_volumes_points[{i}]"), label_of[kind])
+            for i, (points, kind) in enumerate(volumes)
+            if kind in label_of
+        ]
 
     def lines_near(self, world2lidar: Array, range_m: float, num_points: int) -> tuple[Array, Array]:
         """Lines and volumes around the car, as in Bench2DriveZoo.
@@ -78,6 +87,14 @@ class TownMap:
                 lines.append(resample(np.concatenate([points, points[:1]]), num_points))
                 labels.append(label)
         return np.array(lines).reshape(-1, num_points, 2), np.array(labels, np.int64)
+
+
+def _points(value: Any, name: str) -> Array:
+    """Points (n, 2) or (n, 3) of finite numbers."""
+    points = np.asarray(value, float)
+    if points.ndim != 2 or points.shape[1] not in (2, 3) or not np.isfinite(points).all():
+        raise ValueError(f"{name}: finite points (n, 2) or (n, 3) are expected, got the shape {points.shape}")
+    return points
 
 
 def _to_lidar(points: Array, world2lidar: Array) -> Array:

@@ -17,6 +17,23 @@ _KEYS = {
 }
 
 
+_MAX_COORDINATE = 1e6  # far outside of any image
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+# Column to what is right for it, and the same in words.
+_ENTRY_VALUES = {
+    "id": (_is_count, "a whole number from 0"),
+    "image_id": (_is_count, "a whole number from 0"),
+    "category_id": (_is_count, "a whole number from 0"),
+    "file_name": (lambda value: isinstance(value, str) and bool(value), "the name of a file"),
+    "name": (lambda value: isinstance(value, str), "text"),
+}
+
+
 def read_instances(file: Path, category: str, check_shapes: bool) -> list[dict[str, Any]]:
     """Images with their annotations of one category, without crowds.
 
@@ -91,7 +108,12 @@ def _check_entries(content: dict[str, Any], file: Path) -> None:
             for key in keys:
                 if key not in entry:
                     raise ValueError(f"{file}: {kind}[{number}] has no {key!r}")
-            if kind == "images" and not all(_is_number(entry[k]) and entry[k] > 0 for k in ("height", "width")):
+                if key in _ENTRY_VALUES and not _ENTRY_VALUES[key][0](entry[key]):
+                    value, expected = entry[key], _ENTRY_VALUES[key][1]
+                    raise ValueError(f"{file}: {kind}[{number}] has the {key} {value!r}: expected {expected}")
+            if kind == "annotations" and entry.get("iscrowd", 0) not in (0, 1, None):
+                raise ValueError(f"{file}: annotations[{number}] has the iscrowd {entry['iscrowd']!r}: expected 0 or 1")
+            if kind == "images" and not all(_is_count(entry[k]) and entry[k] > 0 for k in ("height", "width")):
                 size = f"{entry['height']!r} x {entry['width']!r}"
                 raise ValueError(f"{file}: images[{number}] ({entry['file_name']}) has a size of {size}")
 
@@ -120,6 +142,8 @@ def _is_polygon(polygon: Any, subject: str) -> bool:
     """Whether a polygon has three points or more; it must be pairs of finite numbers."""
     if not isinstance(polygon, list) or not all(_is_number(value) for value in polygon):
         raise ValueError(f"{subject}: a polygon is not a list of finite numbers")
+    if any(abs(value) > _MAX_COORDINATE for value in polygon):
+        raise ValueError(f"{subject}: a polygon is not a list of finite numbers in pixels")
     if len(polygon) % 2:
         raise ValueError(f"{subject}: a polygon of {len(polygon)} numbers; x, y pairs are needed")
     return len(polygon) >= 6

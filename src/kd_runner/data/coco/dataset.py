@@ -173,9 +173,12 @@ class CocoInstances(Dataset[dict[str, Tensor]]):
             elif list(shape["size"]) != [height, width]:
                 raise ValueError(f"run lengths of {shape['size']} pixels in an image of {[height, width]}")
             else:
-                runs = rle.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
+                counts = shape["counts"]
+                if isinstance(counts, list) and (sum(counts) != height * width or min(counts) < 0):
+                    raise ValueError(f"its runs cover {sum(counts)} of {height * width} pixels")
+                runs = rle.frPyObjects(shape, height, width) if isinstance(counts, list) else shape
             return rle.decode(runs).astype(bool)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise ValueError(
                 f"annotation {instance['id']} of {self.annotations}: invalid segmentation ({error})"
             ) from error

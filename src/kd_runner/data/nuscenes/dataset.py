@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 Array = NDArray[Any]
 
 _CLOSE_M = 1.0  # in sweeps, what is nearer in x and y is the car itself
+_FAR_M = 1e4  # no LiDAR sees so far: the bytes are not what they should be
 _POINT_BYTES = 20
 
 
@@ -155,7 +156,11 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
             frame = self.augment(frame)
         low, high = self.point_range[:3], self.point_range[3:]
         points, objects = frame.points, frame.objects
-        points = points[((points[:, :3] >= low) & (points[:, :3] <= high)).all(1)]
+        near = points[((points[:, :3] >= low) & (points[:, :3] <= high)).all(1)]
+        if not len(near):
+            path, box = self.root / key.sweep.path, self.point_range.tolist()
+            raise ValueError(f"{path}: none of its {len(points)} points lies in point_range={box}")
+        points = near
         if self.train:
             center = objects.boxes[:, :2]
             objects = objects.take(((center >= low[:2]) & (center <= high[:2])).all(1))
@@ -198,6 +203,13 @@ class NuScenesLidar(Dataset[dict[str, Tensor]]):
         if len(wrong):
             values = points[wrong[0], :4].tolist()
             raise ValueError(f"{path}: point {wrong[0]} is {values}: expected finite x, y, z and intensity")
+        wrong = np.flatnonzero((np.abs(points[:, :3]) > _FAR_M).any(1) | (points[:, 3] < 0))
+        if len(wrong):
+            values = points[wrong[0]].tolist()
+            raise ValueError(
+                f"{path}: point {wrong[0]} is {values}: expected x, y, z in meters, an intensity from 0 and a ring; is "
+                "it five float32 of each point?"
+            )
         return points
 
     def _chosen(self, history: Sequence[Sweep]) -> list[Sweep]:

@@ -1,6 +1,5 @@
 """nuScenes' own JSON tables, joined to what a LiDAR detector needs of every key frame; no devkit."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,35 +11,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kd_runner.data.nuscenes.taxonomy import ATTRIBUTES, BICYCLE_RACK, OFFICIAL_SPLITS, class_of, official_split
+from kd_runner.data.nuscenes.table_files import (
+    Row,
+    check_box,
+    check_pose,
+    check_reference,
+    check_time,
+    load,
+    read_json,
+)
+from kd_runner.data.nuscenes.taxonomy import (
+    ATTRIBUTES,
+    BICYCLE_RACK,
+    CATEGORIES,
+    OFFICIAL_SPLITS,
+    class_of,
+    official_split,
+)
 from kd_runner.errors import nearest
 from kd_runner.geometry.boxes3d import from_nuscenes
 from kd_runner.geometry.poses import pose
 
 Array = NDArray[Any]
-Row = dict[str, Any]
 
 CHANNEL = "LIDAR_TOP"
 _MAX_GAP_S = 1.5  # between annotations whose difference is a velocity; twice that for a centered difference
-# Tables that are read, and the columns that their rows must have.
-_COLUMNS = {
-    "scene": ("token", "name"),
-    "sample": ("token", "timestamp", "scene_token"),
-    "sensor": ("token", "channel"),
-    "calibrated_sensor": ("token", "sensor_token", "translation", "rotation"),
-    "sample_data": (
-        *("token", "sample_token", "ego_pose_token", "calibrated_sensor_token"),
-        *("timestamp", "is_key_frame", "filename", "prev"),
-    ),
-    "ego_pose": ("token", "translation", "rotation"),
-    "category": ("token", "name"),
-    "instance": ("token", "category_token"),
-    "attribute": ("token", "name"),
-    "sample_annotation": (
-        *("token", "sample_token", "instance_token", "attribute_tokens", "translation", "size", "rotation"),
-        *("prev", "next", "num_lidar_pts", "num_radar_pts"),
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -106,18 +101,23 @@ def read(root: Path, version: str, split: str, classes: Sequence[str], num_histo
     folder = root / version
     if not (folder / "sample_data.json").is_file():
         raise ValueError(f"there is no {folder / 'sample_data.json'}, a table of nuScenes {version}")
-    scenes = {row["name"]: row for row in _load(folder, "scene").values()}
+    scenes = {row["name"]: row for row in load(folder, "scene").values()}
     numbers = {
         scenes[name]["token"]: number for number, name in enumerate(_scenes_of(folder, version, split, list(scenes)))
     }
     scene_rows = {row["token"]: number for number, row in enumerate(scenes.values())}
-    samples = {token: row for token, row in _load(folder, "sample").items() if row["scene_token"] in numbers}
+    all_samples = load(folder, "sample")
+    for row in all_samples.values():
+        check_reference(row, "scene_token", scene_rows, folder / "sample.json", "scene")
+        check_time(row, folder / "sample.json")
+    samples = {token: row for token, row in all_samples.items() if row["scene_token"] in numbers}
     order = sorted(samples, key=lambda token: (numbers[samples[token]["scene_token"]], samples[token]["timestamp"]))
     for previous, token in pairwise(order):
         a, b = samples[previous], samples[token]
         if a["scene_token"] == b["scene_token"] and a["timestamp"] == b["timestamp"]:
             raise ValueError(f"{folder / 'sample.json'} lists one frame twice, as {previous} and as {token}")
-    sweeps, annotations = _sweeps(folder, samples), _annotations(folder, samples, classes)
+    sweeps = _sweeps(folder, samples, all_samples)
+    annotations = _annotations(folder, samples, all_samples, classes)
     frames, count = [], 0
     for token in order:
         keys = [row for row in sweeps[token] if row["is_key_frame"]]
@@ -147,37 +147,11 @@ def read(root: Path, version: str, split: str, classes: Sequence[str], num_histo
     return frames
 
 
-def _load(folder: Path, name: str) -> dict[str, Row]:
-    """Rows of a table by token, in its order."""
-    path = folder / f"{name}.json"
-    rows = _json(path)
-    if not isinstance(rows, list):
-        raise ValueError(f"{path} holds a {type(rows).__name__}: expected a list of rows")
-    table: dict[str, Row] = {}
-    for number, row in enumerate(rows):
-        missing = [column for column in _COLUMNS[name] if not isinstance(row, dict) or column not in row]
-        if missing:
-            raise ValueError(f"row {number} of {path} has no {', '.join(map(repr, missing))}")
-        if row["token"] in table:
-            raise ValueError(f"{path} lists the token {row['token']} twice")
-        table[row["token"]] = row
-    return table
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}): expected a table of nuScenes") from error
-    except ValueError as error:  # of json, or bytes that are no UTF-8
-        raise ValueError(f"{path} is no JSON, or cut short ({error})") from error
-
-
 def _scenes_of(folder: Path, version: str, split: str, names: list[str]) -> list[str]:
     """Names of a split's scenes."""
     path = folder / "splits.json"
     if path.is_file():
-        lists: dict[str, list[str]] = _json(path)
+        lists: dict[str, list[str]] = read_json(path)
         if split in lists:
             chosen = lists[split]
             if missing := set(chosen) - set(names):
@@ -193,67 +167,93 @@ def _scenes_of(folder: Path, version: str, split: str, names: list[str]) -> list
     return chosen
 
 
-def _sweeps(folder: Path, samples: dict[str, Row]) -> dict[str, list[Row]]:
-    """Sample token to its LiDAR rows, each with `sweep` and `before`, the row before it."""
-    sensors = {token for token, row in _load(folder, "sensor").items() if row["channel"] == CHANNEL}
+def _sweeps(folder: Path, samples: dict[str, Row], all_samples: dict[str, Row]) -> dict[str, list[Row]]:
+    """Sample token to its LiDAR rows, each with `sweep` and `before`, the row before it.
+
+    Args:
+        samples: those of the split; all_samples: those of all splits, which rows may name too.
+    """
+    sensors = load(folder, "sensor")
     path = folder / "calibrated_sensor.json"
-    mounts = {
-        token: _pose(row, path)
-        for token, row in _load(folder, "calibrated_sensor").items()
-        if row["sensor_token"] in sensors
-    }
-    rows = {
-        token: row
-        for token, row in _load(folder, "sample_data").items()
-        if row["calibrated_sensor_token"] in mounts and row["sample_token"] in samples
-    }
-    poses, path = _load(folder, "ego_pose"), folder / "ego_pose.json"
-    by_sample = defaultdict(list)
+    mounts, others = dict[str, Array](), set[str]()
+    for token, row in load(folder, "calibrated_sensor").items():
+        check_reference(row, "sensor_token", sensors, path, "sensor")
+        if sensors[row["sensor_token"]]["channel"] != CHANNEL:
+            others.add(token)
+            continue
+        check_pose(row, path)
+        mounts[token] = pose(row["translation"], row["rotation"])
+    path, rows = folder / "sample_data.json", dict[str, Row]()
+    for token, row in load(folder, "sample_data").items():
+        if not isinstance(row["calibrated_sensor_token"], str) or row["calibrated_sensor_token"] not in mounts:
+            check_reference(row, "calibrated_sensor_token", others, path, "calibrated_sensor")
+            continue
+        check_reference(row, "sample_token", all_samples, path, "sample")
+        if row["sample_token"] in samples:
+            check_time(row, path)
+            rows[token] = row
+    poses, by_sample = load(folder, "ego_pose"), defaultdict(list)
     for row in rows.values():
-        if row["ego_pose_token"] not in poses:
-            raise ValueError(f"{path} lacks {row['ego_pose_token']}, which sample_data {row['token']} names")
-        ego2global = _pose(poses[row["ego_pose_token"]], path)
+        check_reference(row, "ego_pose_token", poses, path, "ego_pose")
+        if row["prev"]:
+            check_reference(row, "prev", rows, path, f"the sweeps of {CHANNEL} in sample_data")
+            if not rows[row["prev"]]["timestamp"] < row["timestamp"]:
+                raise ValueError(f"row {row['token']} of {path}: prev={row['prev']!r} is not earlier")
+        if not isinstance(row["is_key_frame"], bool):
+            raise ValueError(
+                f"row {row['token']} of {path}: is_key_frame={row['is_key_frame']!r}: expected true or false"
+            )
+        if not isinstance(row["filename"], str) or not row["filename"]:
+            raise ValueError(f"row {row['token']} of {path}: filename={row['filename']!r}: expected the path of a file")
+        own = poses[row["ego_pose_token"]]
+        check_pose(own, folder / "ego_pose.json")
+        ego2global = pose(own["translation"], own["rotation"])
         row["sweep"] = Sweep(row["filename"], row["timestamp"], mounts[row["calibrated_sensor_token"]], ego2global)
         row["before"] = rows.get(row["prev"])
         by_sample[row["sample_token"]].append(row)
     return by_sample
 
 
-def _annotations(folder: Path, samples: dict[str, Row], classes: Sequence[str]) -> dict[str, list[Row]]:
+def _annotations(
+    folder: Path, samples: dict[str, Row], all_samples: dict[str, Row], classes: Sequence[str]
+) -> dict[str, list[Row]]:
     """Sample token to its annotations: those of the classes, and bicycle racks (label -1)."""
     path = folder / "sample_annotation.json"
-    categories, instances = _load(folder, "category"), _load(folder, "instance")
+    categories, instances = load(folder, "category"), load(folder, "instance")
     attributes = {
         token: ATTRIBUTES.index(row["name"])
-        for token, row in _load(folder, "attribute").items()
+        for token, row in load(folder, "attribute").items()
         if row["name"] in ATTRIBUTES
     }
-    rows = {token: row for token, row in _load(folder, "sample_annotation").items() if row["sample_token"] in samples}
+    rows = dict[str, Row]()
+    for token, row in load(folder, "sample_annotation").items():
+        check_reference(row, "sample_token", all_samples, path, "sample")
+        if row["sample_token"] in samples:
+            rows[token] = row
     by_sample = defaultdict(list)
     for row in rows.values():
+        if not isinstance(row["attribute_tokens"], list):
+            raise ValueError(
+                f"row {row['token']} of {path}: attribute_tokens={row['attribute_tokens']!r}: expected a list"
+            )
         try:
             category = categories[instances[row["instance_token"]]["category_token"]]["name"]
             row["attribute"] = attributes[row["attribute_tokens"][0]] if row["attribute_tokens"] else -1
-        except KeyError as error:
+        except (KeyError, TypeError) as error:
             raise ValueError(f"the annotation {row['token']} of {path} names {error}, which is in no table") from error
+        if category not in CATEGORIES:
+            raise ValueError(f"{folder / 'category.json'} has {category!r}.{nearest(str(category), CATEGORIES)}")
         name = class_of(category)
         if name not in classes and category != BICYCLE_RACK:
             continue
-        _check_box(row, path)
+        check_box(row, path)
+        for neighbor in ("prev", "next"):
+            if row[neighbor]:
+                check_reference(row, neighbor, rows, path, "the annotations of the split in sample_annotation")
         row["label"] = -1 if name is None else classes.index(name)
         row["velocity"] = _velocity(row, rows, samples)
         by_sample[row["sample_token"]].append(row)
     return by_sample
-
-
-def _check_box(row: Row, path: Path) -> None:
-    for column, count in (("translation", 3), ("size", 3), ("rotation", 4)):
-        if np.shape(row[column]) != (count,) or not np.isfinite(np.asarray(row[column], float)).all():
-            numbers = f"{column}={row[column]}: expected {count} finite numbers"
-            raise ValueError(f"the annotation {row['token']} of {path}, sample {row['sample_token']}: {numbers}")
-    if min(row["size"]) <= 0 or not any(row["rotation"]):
-        numbers = f"size={row['size']}, rotation={row['rotation']}: expected sizes above 0 and a rotation"
-        raise ValueError(f"the annotation {row['token']} of {path}, sample {row['sample_token']}: {numbers}")
 
 
 def _boxes(rows: Sequence[Row]) -> Array:
@@ -274,11 +274,3 @@ def _velocity(row: Row, rows: dict[str, Row], samples: dict[str, Row]) -> tuple[
         return float("nan"), float("nan")
     x, y = ((b - a) / seconds for a, b in zip(first["translation"][:2], last["translation"][:2]))
     return x, y
-
-
-def _pose(row: Row, path: Path) -> Array:
-    translation, quaternion = np.asarray(row["translation"], float), np.asarray(row["rotation"], float)
-    if translation.shape != (3,) or quaternion.shape != (4,) or not np.isfinite([*translation, *quaternion]).all():
-        numbers = f"translation={row['translation']}, rotation={row['rotation']}"
-        raise ValueError(f"row {row['token']} of {path}: {numbers}: expected three and four finite numbers")
-    return pose(row["translation"], row["rotation"])

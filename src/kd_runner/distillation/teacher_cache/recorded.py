@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_map
 
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.teacher_cache.identity import differences, digest
-from kd_runner.distillation.teacher_cache.rows import Layout, Rows, create
+from kd_runner.distillation.teacher_cache.rows import Layout, Rows, create, damaged
 from kd_runner.errors import ConfigError
-from kd_runner.runtime.files import write_json
+from kd_runner.runtime.files import read_mapping, storage_error, write_json
 
 # Largest difference of a recomputed output, as a fraction of the sample's largest value: fp16, TF32, other batches.
 _TOLERANCE = 1e-2
@@ -156,19 +156,27 @@ class RecordedTeacher:
 
     def _open(self, batch: Mapping[str, Any]) -> Rows:
         """Open the folder; make it first where there is none."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
+        meta = self.folder / "meta.json"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / ".lock").open("w")
+        except OSError as error:
+            raise storage_error(self.folder, error) from error
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one makes it
-            meta = self.folder / "meta.json"
             if not meta.is_file():
                 self._create(batch, meta)
-            metadata = json.loads(meta.read_text())
+            metadata = read_mapping(meta)
+        if missing := [key for key in ("identity", "state", "outputs") if not isinstance(metadata.get(key), dict)]:
+            raise damaged(meta, f"it has no {missing[0]!r}")
         now = {"identity": self.identity, "state": self.state}
         if changed := differences({key: metadata[key] for key in now}, now):
             raise ConfigError(
                 f"kd.teacher_cache: {self.folder} was made for something else ({'; '.join(changed[:3])}). Delete it"
             )
         self._outputs = metadata["outputs"]
+        if sorted(self._outputs) != self.names:
+            raise damaged(meta, f"it has the outputs {', '.join(self._outputs)} for {', '.join(self.names)}")
         self._rows = Rows(self.folder, self._layout)
         return self._rows
 

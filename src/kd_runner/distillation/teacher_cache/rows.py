@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kd_runner.errors import ConfigError
+from kd_runner.runtime.files import storage_error
 
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 """Name to (numpy dtype, shape of a row)."""
@@ -21,10 +22,36 @@ def create(folder: Path, count: int, layout: Layout) -> None:
         folder: where.
         count: number of rows.
         layout: name to shape and type of a row.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, (dtype, shape) in {**layout, "checksums": ("uint32", ())}.items():
-        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (count, *shape))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, (dtype, shape) in {**layout, "checksums": ("uint32", ())}.items():
+            np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (count, *shape))
+    except OSError as error:
+        raise storage_error(folder, error) from error
+
+
+def damaged(file: Path, what: object) -> ConfigError:
+    """The error of a file that is not as `create` made it.
+
+    Args:
+        file: in the folder of a recorded teacher.
+        what: is wrong with it.
+
+    Returns:
+        The error, to be raised.
+    """
+    return ConfigError(f"kd.teacher_cache: {file} is damaged ({what}). Delete its folder; it is made again")
+
+
+def _mapped(file: Path) -> NDArray:
+    try:
+        return np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise damaged(file, error) from error
 
 
 class Rows:
@@ -41,7 +68,12 @@ class Rows:
 
     def __init__(self, folder: Path, layout: Layout):
         self.folder, self.names = folder, list(layout)
-        self._arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*self.names, "checksums")}
+        self._arrays = {name: _mapped(folder / f"{name}.npy") for name in (*self.names, "checksums")}
+        count = len(self._arrays["checksums"])
+        for name, (dtype, shape) in {**layout, "checksums": ("uint32", ())}.items():
+            array = self._arrays[name]
+            if array.dtype != dtype or array.shape != (count, *shape):
+                raise damaged(folder / f"{name}.npy", f"{array.dtype} {array.shape} for {dtype} {(count, *shape)}")
         # By pwrite: through the map, a full disk would kill the process instead of raising.
         self._files = {name: os.open(folder / f"{name}.npy", os.O_RDWR) for name in self._arrays}
         self._known = np.zeros(len(self._arrays["checksums"]), bool)
