@@ -13,7 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from kd_runner.errors import ConfigError
 from kd_runner.runtime.run_folder import TEMPERATURE
 
-_MANY_RUNS = ("kd_runner.tasks.compare.compare", "kd_runner.tasks.assistant_chain.assistant_chain")
+_MANY_RUNS = (
+    "kd_runner.tasks.compare.compare",
+    "kd_runner.tasks.assistant_chain.assistant_chain",
+    "kd_runner.tasks.league.league",
+)
 _TEACHER_TASK = "kd_runner.tasks.train_teacher.train_teacher"
 # What the runner itself reads of `data`, and the parts that are built; all else is there to be referred to.
 _DATA = {

@@ -107,7 +107,8 @@ def _plan(cfg: DictConfig, chosen: list[methods.Method], folder: Path) -> dict[s
     calls = {CONTROL: _calls(cfg, CONTROL, {"kd.enabled": False}, folder)}
     for method in chosen:
         own = methods.configuration(method, kept)
-        calls[method.name] = _calls(own, method.name, method.settings, folder)
+        # The weights as they are: a distribution between task and distillation is a method's own.
+        calls[method.name] = _calls(own, method.name, {"kd.alpha": None, **method.settings}, folder)
     for name, calls_of_arm in calls.items():
         try:
             arms.check_arm(calls_of_arm[0][0], name)
