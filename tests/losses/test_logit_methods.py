@@ -99,7 +99,8 @@ def test_dkd_of_huge_logits_is_finite() -> None:
 
 def correlation(a: list[Tensor], b: list[Tensor]) -> Tensor:
     a, b = ([v - sum(x) / len(x) for v in x] for x in (a, b))
-    return sum(x * y for x, y in zip(a, b)) / ((sum(x * x for x in a)).sqrt() * (sum(y * y for y in b)).sqrt() + 1e-8)
+    norms = (sum(x * x for x in v).sqrt() for v in (a, b))
+    return sum(x * y for x, y in zip(a, b)) / math.prod(norms)
 
 
 def dist(student: Tensor, teacher: Tensor, beta: float, gamma: float, temperature: float) -> Tensor:

@@ -55,7 +55,7 @@ class AttentionTransfer(nn.Module):
 
 def _attention(maps: Tensor, mask: Tensor | None) -> Tensor:
     """Normalized activation (B, H * W)."""
-    power = maps.square().mean(1)
+    power = (maps * maps).sum(1)  # faster than square(); the number of channels cancels
     if mask is not None:
         power = power.masked_fill(~mask, 0.0)
     return F.normalize(power.flatten(1), dim=1)

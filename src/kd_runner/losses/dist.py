@@ -1,6 +1,6 @@
 """Distillation by correlation of class distributions, between classes and within each of them."""
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_runner.losses.functional.logits import check_pair, check_temperature, resized
@@ -17,7 +17,8 @@ class DIST(nn.Module):
         loss = T^2 * (beta * (1 - mean over rows of r) + gamma * (1 - mean over columns of r))
 
     All valid pixels of the batch are the rows, as in the authors' segmentation code. (mmrazor's form on a map
-    correlates over the batch, and for every pixel position anew.) 1e-8 is added to the product of the two norms.
+    correlates over the batch, and for every pixel position anew.) A norm is 1e-8 at least
+    (torchdistill; mmrazor adds 1e-8 to the product of both).
 
     Args:
         beta: weight of the relation between classes (rows).
@@ -61,11 +62,7 @@ class DIST(nn.Module):
             return logits.sum()
         own = (logits / self.temperature).softmax(1)
         other = (rows(full_precision(teacher.detach()), mask) / self.temperature).softmax(1)
-        between, within = (1 - _correlation(own, other, dim).mean() for dim in (1, 0))
+        mean = 1 / own.shape[1]  # of a distribution over the classes
+        between = 1 - F.cosine_similarity(own - mean, other - mean, dim=1, eps=_EPS).mean()
+        within = 1 - F.cosine_similarity(own - own.mean(0), other - other.mean(0), dim=0, eps=_EPS).mean()
         return self.temperature**2 * (self.beta * between + self.gamma * within)
-
-
-def _correlation(a: Tensor, b: Tensor, dim: int) -> Tensor:
-    a, b = a - a.mean(dim, keepdim=True), b - b.mean(dim, keepdim=True)
-    norms = torch.linalg.vector_norm(a, dim=dim) * torch.linalg.vector_norm(b, dim=dim)
-    return (a * b).sum(dim) / (norms + _EPS)

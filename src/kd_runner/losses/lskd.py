@@ -1,5 +1,6 @@
 """Distillation of standardized logits: their scale and offset are free."""
 
+import torch
 from torch import Tensor, nn
 
 from kd_runner.losses.functional.logits import check_temperature, resized, softened_kl
@@ -58,4 +59,5 @@ def _standardized(logits: Tensor, mask: Tensor | None) -> Tensor:
     logits = full_precision(logits)
     if mask is not None and mask.shape == logits.shape[:1] + logits.shape[2:]:
         logits = logits.masked_fill(~mask.unsqueeze(1), 0.0)  # an infinite spread would make 0 * nan of its gradient
-    return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) + _EPS)
+    deviation, mean = torch.std_mean(logits, dim=1, keepdim=True)
+    return (logits - mean) / (deviation + _EPS)

@@ -45,7 +45,7 @@ class SimilarityPreserving(nn.Module):
         values = []
         for maps, target, valid in matched(student, teacher, mask, self.channel_dim, resize=False):
             own, other = _similarity(hide(maps, valid)), _similarity(hide(target, mask_on_grid(mask, target)))
-            values.append((own - other).square().sum() / len(own) ** 2)
+            values.append(F.mse_loss(own, other))  # a mean over B^2 numbers
         return torch.stack(values).mean()
 
 
