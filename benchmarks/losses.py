@@ -117,9 +117,9 @@ def tensors(names: list[str], seed: int) -> list[Tensor]:
 
 def own_call(name: str) -> tuple[Callable[..., Tensor], list[Tensor], list[Tensor]]:
     """Our loss as a function of lists of features, and such features of student and teacher."""
-    make, names = METHODS[name]
+    build_loss, names = METHODS[name]
     student, teacher = tensors(names, 1), tensors(names, 2)
-    loss, several = make(), len(names) > 1
+    loss, several = build_loss(), len(names) > 1
     more = {"dkd": {"target": torch.arange(256) % CLASSES}, "crd": {"index": torch.arange(128)}}.get(name, {})
     if name == "cirkd_memory":
         more = {"target": torch.randint(CLASSES, (16, 8, 8))}
@@ -188,8 +188,8 @@ def kd_runner_step(name: str, teacher: nn.Module, student: nn.Module, batches: D
 
     features = {"logits": ":", "mid": "layer2", "high": "layer3", "pooled": "avgpool"}
     own, other = (FeatureExtractor(net, {"x": "image"}, features, "net") for net in (student, teacher))
-    make, (feature,) = METHODS[name]
-    loss = make()
+    build_loss, (feature,) = METHODS[name]
+    loss = build_loss()
     inputs = {"student": f"student.{feature}", "teacher": f"teacher.{feature}"}
     terms = [
         LossTerm("task_ce", CrossEntropy(), {"logits": "student.logits", "target": "batch.target"}),
