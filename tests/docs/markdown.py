@@ -8,13 +8,13 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-_FILE = re.compile(r"# (my_kd/\S+)\n")
+_FILE = re.compile(r"(?:# @package _global_\n)?# (my_kd/\S+)\n")  # Hydra reads its own line at the very top
 _INLINE = re.compile(r"`((?:python -m kd_runner|python benchmarks/|python scripts/|scripts/(?:run|test|docs))[^`]*)`")
 _SNIPPET = re.compile(r'^--8<-- "(.*)"$', re.MULTILINE)
 
 
 class Block(NamedTuple):
-    """A fenced block; `file` is the path that its first line names (`# my_kd/...`), or None."""
+    """A fenced block; `file` is the path that its first comment names (`# my_kd/...`), or None."""
 
     page: str
     language: str

@@ -26,13 +26,13 @@ OTHERS = {command: page for command, page in ALL.items() if command not in RUNNE
 
 @pytest.fixture(scope="session")
 def my_kd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The user's folder that the guides describe: every block whose first line is `# my_kd/...`."""
+    """The user's folder that the guides describe: every block that begins with `# my_kd/...`."""
     folder = tmp_path_factory.mktemp("guides")
     for block in blocks():
         if block.file is not None:
             path = folder / block.file
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block.text.partition("\n")[2])
+            path.write_text(block.text)  # as a user copies it
     return folder / "my_kd"
 
 
