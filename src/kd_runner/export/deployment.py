@@ -37,7 +37,7 @@ def metadata(
         class_names: of the data set.
         experiment: name of the experiment.
         scores: metric to its value.
-        teacher_sha256: digest of the teacher where `module` holds none.
+        teacher_sha256: digest of the teacher; None for that of the module, whose teacher may be folded or cast.
         part: path of the exported module; None for the whole net.
 
     Returns:
@@ -55,7 +55,7 @@ def metadata(
         "kd_runner.experiment": experiment,
         "kd_runner.scores": json.dumps(dict(scores)),
         "kd_runner.student_sha256": identity.weights(module.net),
-        "kd_runner.teacher_sha256": (teacher_sha256 or "") if teacher is None else identity.weights(teacher.net),
+        "kd_runner.teacher_sha256": teacher_sha256 or ("" if teacher is None else identity.weights(teacher.net)),
     }
 
 

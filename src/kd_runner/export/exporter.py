@@ -88,7 +88,7 @@ class ExportONNX:
             data: the data module.
             folder: where to write.
             scores: metric to its value, for the file's metadata.
-            teacher_sha256: digest of the teacher, likewise, where `module` holds none.
+            teacher_sha256: digest of the teacher, likewise; None for that of the module.
 
         Returns:
             The sizes and differences of the files.

@@ -59,6 +59,7 @@ def fit_and_report(
     seed_everything(cfg.seed, verbose=False)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
+    digest = None if teacher is None else identity.weights(teacher.net)  # as it was loaded: not folded, not cast
     module = build.distiller(cfg, student, teacher, data.example())
     check_memory_rows(module.terms, data)
     if teacher is not None:
@@ -88,12 +89,12 @@ def fit_and_report(
         "class_names": list(cfg.data.get("class_names") or []),
         **costs.static(student.net, student.one_sample(data.example(1))),
     }
-    if module.teacher is not None:
-        result["teacher_sha256"] = identity.weights(module.teacher.net)
+    if digest is not None:
+        result["teacher_sha256"] = digest
     if is_first():
         require_saved(run, module)
         write_json(run.metrics_file, result)
-        result |= export(cfg, run, module, data, {cfg.monitor: result["score"]})
+        result |= export(cfg, run, module, data, {cfg.monitor: result["score"]}, digest)
         write_json(run.metrics_file, result)
         run.stage("report", lambda: report(cfg, run, trainer, module, data, result))
         require_saved(run, module)
@@ -159,17 +160,23 @@ def require_saved(run: RunFolder, module: Distiller) -> None:
 
 
 def export(
-    cfg: DictConfig, run: RunFolder, module: Distiller, data: DataModule, scores: dict[str, float]
+    cfg: DictConfig,
+    run: RunFolder,
+    module: Distiller,
+    data: DataModule,
+    scores: dict[str, float],
+    teacher_sha256: str | None,
 ) -> dict[str, Any]:
     """What `export` asks for; a run whose export failed tries it again without training again.
 
     Args:
         scores: metric to its value, for the metadata of the file.
+        teacher_sha256: digest of the teacher, likewise; None without one.
     """
     exporter = build.exporter(cfg)
     if exporter is None:
         return {}
-    return run.stage("export", lambda: exporter.export(module, data, run.path, scores))
+    return run.stage("export", lambda: exporter.export(module, data, run.path, scores, teacher_sha256))
 
 
 def report(
