@@ -43,7 +43,14 @@ class Record:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Make the records, one after the other; 1 where one failed."""
+    """Make the records, one after the other.
+
+    Args:
+        words: of the command line; None for those of this process.
+
+    Returns:
+        Exit code: 1 where one failed.
+    """
     parser = argparse.ArgumentParser("scripts/records", description=__doc__.split("\n\n", 1)[1])
     parser.add_argument("names", nargs="*", help="pages, without .md (default: all)")
     parser.add_argument("--seeds", help="other seeds than the file says, e.g. 0,1,2")
@@ -72,6 +79,9 @@ def read(file: Path, names: list[str], seeds: str | None = None) -> list[Record]
         file: yaml, name to `words`, `seeds`, `chosen`.
         names: of the records; empty for all.
         seeds: numbers with commas, instead of those of the file.
+
+    Returns:
+        The records.
 
     Raises:
         ConfigError: there is no such record.
@@ -109,7 +119,14 @@ def _write_record(record: Record, docs: Path, out: Path, more: list[str]) -> boo
 
 
 def run_command(command: list[str]) -> int:
-    """Run a program and return its exit code; told to stop, let it stop in order first."""
+    """Run a program; told to stop, let it stop in order first.
+
+    Args:
+        command: the program and its arguments.
+
+    Returns:
+        Its exit code.
+    """
     with stoppable():
         process = subprocess.Popen(command)
         try:

@@ -11,7 +11,15 @@ from kd_runner.runtime.run_folder import RunFolder
 
 
 def logger(cfg: DictConfig, run: RunFolder) -> Any:
-    """The logger, writing into the folder of a run where it takes a folder; None without one."""
+    """The logger, writing into the folder of a run where it takes a folder.
+
+    Args:
+        cfg: the composed configuration.
+        run: folder of the run.
+
+    Returns:
+        The logger; None without one.
+    """
     if not cfg.get("logger"):
         return None
     create = instantiate_checked(cfg.logger, "logger", _partial_=True)

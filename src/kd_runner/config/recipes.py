@@ -37,6 +37,9 @@ def is_random(net: nn.Module, node: Any) -> bool:
     Args:
         net: as it was built; one without any parameters is not random.
         node: the configuration that built it, plain mappings, lists and values.
+
+    Returns:
+        True where its weights are random.
     """
     return any(True for _ in net.parameters()) and not names_weights(node)
 

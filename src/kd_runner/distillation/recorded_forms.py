@@ -62,6 +62,9 @@ def arrays_of(name: str, entry: Mapping[str, Any]) -> dict[str, tuple[str, tuple
     Args:
         name: of the output.
         entry: `shape`, `dtype`, and for other forms than `dense` the `form`, with `k` for `top_k`.
+
+    Returns:
+        Part to its file, shape and dtype.
     """
     shape, dtype, form = tuple(entry["shape"]), np.dtype(entry["dtype"]), entry.get("form", "dense")
     if form == "top_k":

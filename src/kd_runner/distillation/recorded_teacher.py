@@ -68,6 +68,9 @@ class RecordedTeacher(nn.Module):
             index: (B,) number of each sample, the row of a recording without keys; outputs are on its device.
             key: name of each sample, which finds the row of a recording with keys.
 
+        Returns:
+            Output to tensor.
+
         Raises:
             ConfigError: a sample was not recorded, or the recording needs the other argument.
         """
