@@ -98,11 +98,11 @@ def vit(tmp_path: Path, started: Callable[..., Path]) -> Callable[..., Path]:
     return lambda *words: started(*shared, *words)
 
 
-def test_pruned_and_distilled(vit) -> None:
+def test_pruned_and_distilled(vit, capfd: pytest.CaptureFixture[str]) -> None:
     teacher = vit("task=train_teacher", "optimizer.lr=3e-3") / "teacher.safetensors"
     folder = vit("pruning=vit_half", f"teacher.checkpoint={teacher}")
     pruning = json.loads((folder / "metrics.json").read_text())["pruning"]
-    assert pruning["kept"] == {"heads": [2, 2], "hidden": [64, 64]}
+    assert pruning["kept"] == {"heads": [2, 2], "hidden": [64, 64], "channels": []}
     assert pruning["after"]["parameters"] < 0.55 * pruning["before"]["parameters"]
 
     assert load_student(folder / "student.safetensors")(torch.rand(1, 3, 16, 16)).shape == (1, 3)
@@ -118,13 +118,21 @@ def test_pruned_and_distilled(vit) -> None:
     measured = json.loads((evaluated / "metrics.json").read_text())
     assert measured["metrics"]["student"] == json.loads((folder / "metrics.json").read_text())["metrics"]
 
+    pruned = folder / "student.safetensors"
+    taught = vit(f"teacher.checkpoint={pruned}", "student.init=null", "trainer.max_epochs=1")  # it teaches, too
+    assert json.loads((taught / "metrics.json").read_text())["steps"] == 3
+    capfd.readouterr()
+    with pytest.raises(SystemExit):
+        vit("pruning=vit_half", f"student.checkpoint={pruned}", "student.init=null", f"teacher.checkpoint={teacher}")
+    assert f"pruning: student.checkpoint={pruned} is pruned already" in capfd.readouterr().out
+
 
 def test_rounds_during_training_and_after_a_resume(vit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["pruning=vit_half", "kd.enabled=false", "student.init=null", "trainer.max_epochs=4",
              "pruning.schedule.end=2", "pruning.schedule.rounds=3", "+callbacks.stop._target_=toy.Stop"]  # fmt: skip
     whole = vit(*words)
     kept = json.loads((whole / "metrics.json").read_text())["pruning"]["kept"]
-    assert kept == {"heads": [2, 2], "hidden": [64, 64]}
+    assert kept == {"heads": [2, 2], "hidden": [64, 64], "channels": []}
     untrained = checkpoints.read(whole / "student_untrained.safetensors", "student")
     assert 64 < len(untrained["blocks.0.mlp.fc1.weight"]) < 128  # the first of three rounds
 
