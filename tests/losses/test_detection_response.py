@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kd_runner.losses.detection_response import DetectionResponse
+from kd_runner.losses.detection_response import DetectionResponse, _weighted_mean
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -117,3 +117,8 @@ def test_what_does_not_fit_is_named(shapes: list[tuple[int, ...]], message: str)
         DetectionResponse(code_weights=[1.0] * 10)(*[normal(*shape) for shape in shapes])
     with pytest.raises(ValueError, match="temperature"):
         DetectionResponse(temperature=-1)
+
+
+def test_small_weights_are_a_mean_all_the_same() -> None:
+    assert _weighted_mean(torch.tensor([2.0, 6.0]), torch.tensor([0.1, 0.3])).item() == pytest.approx(5.0)
+    assert _weighted_mean(torch.tensor([2.0]), torch.tensor([0.0])).item() == 0.0
