@@ -166,7 +166,8 @@ class RecordedTeacher:
             fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes one makes it
             if not meta.is_file():
                 self._create(batch, meta)
-            metadata = read_mapping(meta)
+            read_mapping(meta)  # names a file that is broken
+            metadata = json.loads(meta.read_text())  # null is a setting here, not a nan
         if missing := [key for key in ("identity", "state", "outputs") if not isinstance(metadata.get(key), dict)]:
             raise damaged(meta, f"it has no {missing[0]!r}")
         now = {"identity": self.identity, "state": self.state}
