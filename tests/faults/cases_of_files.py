@@ -39,9 +39,9 @@ _AFTER_TWO = "CALLS = []\ndef value(logits, target):\n    CALLS.append(0)\n    r
 
 _SHORT = "logger=none export=none callbacks=[checkpoints] trainer.max_epochs=1"
 _METRIC = f"--config-dir=mine metric=[segmentation_iou,own] {_SHORT}"
-_SAMPLES = f"{_SHORT} data.unlabeled=null +data.train={{_target_:own.Own}}"
+_SAMPLES = f"{_SHORT} +data.train={{_target_:own.Own}}"
 _CALLBACK = f"{_SHORT} +callbacks.own._target_=own.Own"
-_NET = f"task=check {_SHORT} export=onnx +student.net={{_target_:own.Own}} student.features={{logits::}} +student.inputs={{x:image}}"
+_NET = f"task=check {_SHORT} export=onnx +student.net={{_target_:own.Own}} loss=[task_ce] ~student.features.coarse_logits ~student.features.low ~student.features.mid ~student.features.high"
 
 
 def _own(*lines: str) -> Callable[[Path], Any]:
@@ -86,9 +86,9 @@ def _callback(line: str) -> Callable[[Path], Any]:
 def _net(line: str) -> Callable[[Path], Any]:
     return _own(
         *("class Own(torch.nn.Module):", "    def __init__(self, **options):", "        super().__init__()"),
-        *("        self.conv = torch.nn.Conv2d(3, 11, 3, padding=1)", "    def forward(self, x=None, image=None):"),
+        *("        self.conv = torch.nn.Conv2d(3, 11, 3, padding=1)", "    def forward(self, image):"),
         *(
-            "        y = self.conv(image if x is None else x)",
+            "        y = self.conv(image)",
             "        # the next line is traced",
             "",
             f"        {line}",
