@@ -155,6 +155,22 @@ def test_channels_whose_cut_is_not_exact_keep_their_width():
     assert set(Traced().layout(net, (x,)).channels) == {"two"}
 
 
+class Expanded(nn.Module):
+    """Two layers that must have the same width, which a trace does not see either."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.three, self.four = (nn.Conv2d(n, m, 1) for n, m in ((3, 8), (3, 8), (16, 8), (8, 2)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = self.one(x)
+        return self.four(self.three(torch.cat((one, self.two(x.mean((2, 3), keepdim=True)).expand_as(one)), 1)))
+
+
+def test_channels_whose_numbers_are_tied_keep_their_width():
+    assert set(Traced().layout(Expanded().eval(), (torch.randn(1, 3, 4, 4),)).channels) == {"three"}
+
+
 def test_a_net_that_cannot_be_traced_is_named():
     class Broken(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

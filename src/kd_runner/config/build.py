@@ -13,6 +13,7 @@ from torch import nn
 from kd_runner.config import hardware, recipes
 from kd_runner.config.instantiation import instantiate_checked
 from kd_runner.config.loggers import logger
+from kd_runner.config.pruning_plan import pruning_plan
 from kd_runner.config.recorder import teacher_recorder
 from kd_runner.data.images import keep_in_memory
 from kd_runner.data.module import DataModule
@@ -133,7 +134,7 @@ def student(
                 "pruning=none, or name an unpruned file"
             )
         resumed = None if resume_from is None else checkpoints.pruning_spec(resume_from)
-        students.prune(made, instantiate_checked(cfg.pruning, "pruning"), terms(cfg), data, resumed)
+        students.prune(made, pruning_plan(cfg, made, data), terms(cfg), data, resumed)
     to_memory_format(cfg, "student", module)
     return made
 

@@ -143,12 +143,12 @@ def _fixed_features(student: FeatureExtractor, terms: list[LossTerm]) -> list[st
 
 @torch.no_grad()
 def _arguments(student: FeatureExtractor, part: nn.Module, batch: dict[str, Tensor]) -> Arguments:
-    """What a part of the net is called with."""
+    """What a part of the net is called with for one sample."""
     calls: list[Arguments] = []
     hook = part.register_forward_pre_hook(lambda _, args, named: calls.append((args, named)), with_kwargs=True)
     student.net.eval()
     try:
-        student(batch, [])
+        student.net(**student.one_sample(batch))
     finally:
         hook.remove()
     if not calls:

@@ -10,17 +10,16 @@ from torch.optim import Optimizer
 from kd_runner.errors import nearest
 from kd_runner.pruning import spec as specs
 from kd_runner.pruning.budget import Budget
+from kd_runner.pruning.fit import Arguments, Fit, Milliseconds
 from kd_runner.pruning.layout import Layout
 from kd_runner.pruning.prune import Kept, prune
 from kd_runner.pruning.pruned import Pruned
 from kd_runner.pruning.schedule import Schedule
 from kd_runner.pruning.scores import Scores
+from kd_runner.pruning.surgery import cut
 
 if TYPE_CHECKING:
     from kd_runner.pruning.trace import Traced
-
-Arguments = tuple[tuple[Tensor, ...], dict[str, Tensor]]
-"""Positional and named, of a call."""
 
 
 class Pruning:
@@ -34,8 +33,12 @@ class Pruning:
         heads: how many heads are removed; None for none.
         hidden: how many hidden units are removed; None for none.
         channels: how many channels are removed; None for none.
+        budget: of the whole part, into which its channels are fitted at once, before training; instead of the others.
         schedule: when; None for all at once before training.
         num_batches: training samples that are offered to the score.
+
+    Attributes:
+        milliseconds: times nets for a budget of time; None for torch on the CPU.
     """
 
     def __init__(
@@ -46,13 +49,20 @@ class Pruning:
         heads: Budget | None = None,
         hidden: Budget | None = None,
         channels: Budget | None = None,
+        budget: Fit | None = None,
         schedule: Schedule | None = None,
         num_batches: int = 8,
     ):
+        if budget is not None and (heads or hidden or channels):
+            raise ValueError("budget: it chooses the channels; give no heads, hidden or channels beside it")
+        self.fit = budget
+        self.milliseconds: Milliseconds | None = None
         self.module, self.score = module, score
         self.layout = Layout.read(layout) if isinstance(layout, Layout | Mapping) else layout
         self.budgets: dict[str, Budget | None] = {"heads": heads, "hidden": hidden, "channels": channels}
         self.schedule, self.num_batches = schedule or Schedule(), num_batches
+        if budget is not None and self.schedule.epochs() != [0]:
+            raise ValueError("schedule: a budget of the whole net is met in one round at the start")
 
     def part(self, net: nn.Module) -> nn.Module:
         """The part of a net that is pruned.
@@ -117,8 +127,29 @@ class Pruning:
             The new record.
         """
         part, fraction = pruned.part(net), self.schedule.fraction(epoch)
+        if self.fit is not None:
+            return self._fitted(part, pruned, loss, batches, synchronize)
         spec = prune(
             part, layout=pruned.spec["layout"], score=self.score, fraction=fraction, spec=pruned.spec,
             optimizer=optimizer, loss=loss, batches=batches, synchronize=synchronize, **self.budgets,
         )  # fmt: skip
         return replace(pruned, spec=spec)
+
+    def _fitted(
+        self,
+        part: nn.Module,
+        pruned: Pruned,
+        loss: Callable[[Any], Tensor],
+        batches: Iterable[Any],
+        synchronize: Callable[[Kept], Kept] | None,
+    ) -> Pruned:
+        if self.fit is None or pruned.arguments is None:
+            raise ValueError("budget: the arguments that the part is called with are not known")
+        layout = specs.layout_of(pruned.spec)
+        if not pruned.spec["channels"]:
+            raise ValueError("budget: it is for channels; choose pruning/layout=channels")
+        scores = self.score(part, layout, loss=loss, batches=batches)["channels"]
+        kept = {"channels": self.fit.choose(part, layout, scores, pruned.arguments, self.milliseconds)}
+        kept = kept if synchronize is None else synchronize(kept)
+        cut(part, layout, kept)
+        return replace(pruned, spec=specs.narrowed(pruned.spec, kept))

@@ -251,8 +251,8 @@ def _exact(
     def agrees(names: Sequence[str]) -> bool:
         layout = Layout(channels={name: groups[name] for name in names})
         smaller = copy.deepcopy(whole)
-        # Another third of each group, so that a wrong pairing shows.
-        kept = {name: [i for i in range(groups[name]["of"]) if (i + n) % 3] or [0] for n, name in enumerate(names)}
+        # Other channels of each group, and another number of them, so that what must shrink together shows.
+        kept = {name: _some(groups[name]["of"], number) for number, name in enumerate(names)}
         masks = {name: torch.zeros(groups[name]["of"], dtype=dtype) for name in names}
         for name, indices in kept.items():
             masks[name][indices] = 1
@@ -277,6 +277,11 @@ def _exact(
         if chosen and not agrees(chosen):
             raise ValueError(f"layout: {type(net).__name__} cannot be traced: groups can be cut apart, not together")
     return {name: groups[name] for name in chosen}
+
+
+def _some(count: int, number: int) -> list[int]:
+    left = count // 2 + 5 * number % max(count - count // 2, 1)
+    return sorted((i * 7 + number) % count if count % 7 else (i * 5 + number) % count for i in range(max(left, 1)))
 
 
 def _double(x: Any) -> Any:
