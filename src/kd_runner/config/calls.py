@@ -52,15 +52,16 @@ def check_call(key: str, node: dict[str, Any]) -> None:
     given = set(node) - _CALL_KEYS
     kinds = {p.kind for p in parameters.values()}
     unknown = sorted(given - set(parameters)) if inspect.Parameter.VAR_KEYWORD not in kinds else []
+    known = set(parameters)
     if unknown and dataclasses.is_dataclass(target):
         # A library may add to what a dataclass takes after its signature was made (configurations of transformers).
-        more = {*dir(target), *getattr(target, "attribute_map", ())}
-        unknown = [name for name in unknown if name not in more]
+        known |= {name for name in dir(target) if not name.startswith("_")} | {*getattr(target, "attribute_map", ())}
+        unknown = [name for name in unknown if name not in known]
         if not unknown:
             instantiate_checked(node, key)
             return
     for name in unknown:
-        raise ConfigError(f"{key}.{name}: {node['_target_']} takes no {name!r}.{nearest(name, parameters)}")
+        raise ConfigError(f"{key}.{name}: {node['_target_']} takes no {name!r}.{nearest(name, known)}")
     if node.get("_partial_") or node.get("_args_"):
         return
     # These are completed by the runner.

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
 from kd_runner.distillation.features import FeatureExtractor
+from kd_runner.distillation.net_transforms import TokensToMap
 from kd_runner.distillation.teacher_cache import identity
 from kd_runner.distillation.teacher_cache.recorded import RecordedTeacher
 from kd_runner.errors import ConfigError
@@ -117,6 +119,28 @@ def test_a_view_is_a_row_of_its_own(tmp_path: Path) -> None:
         samples["view"] = torch.full((2,), view % 2)
         torch.testing.assert_close(kept(samples, ["logits"])["logits"], teacher()(samples, ["logits"])["logits"])
     assert kept.computed == 4
+
+
+@torch.no_grad()
+def test_stored_tokens_of_a_vit_are_the_live_ones_and_a_mirrored_row_is_refused(tmp_path: Path) -> None:
+    """A ViT is not exact under mirroring: the map of a mirrored image is not the mirrored map."""
+    torch.manual_seed(0)
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, embed_dim=24, num_heads=2)
+    net = FeatureExtractor(
+        vit.eval(), {"x": "image"}, {"tokens": "norm"}, "teacher", transforms={"tokens": TokensToMap()}
+    )
+    torch.nn.init.normal_(vit.pos_embed, std=1.0)  # positions matter, as they do in a trained net
+    image = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    samples = {"image": image, "index": torch.tensor([0, 1])}
+    live = net(samples)["tokens"]
+    recorded(tmp_path, ["tokens"], teacher=net)(samples, ["tokens"])
+    stored = recorded(tmp_path, ["tokens"], teacher=net)(samples, ["tokens"])["tokens"]  # float16, read back
+    assert stored.shape == (2, 24, 4, 4) and not torch.equal(stored, live)
+    assert float(torch.cosine_similarity(stored, live, dim=1).min()) >= 0.9999
+    mirrored = {**samples, "image": image.flip(3)}
+    assert float(torch.cosine_similarity(stored.flip(3), net(mirrored)["tokens"], dim=1).mean()) < 0.99
+    with pytest.raises(ConfigError, match="the teacher's tokens of sample 0 is off by"):
+        recorded(tmp_path, ["tokens"], teacher=net)(mirrored, ["tokens"])
 
 
 def test_the_state_of_a_folder(tmp_path: Path) -> None:
