@@ -1,10 +1,13 @@
-"""A user's own loss and model, in a folder of their own, nothing edited."""
+"""A user's own loss, model, metric, callback, optimizer, scheduler and logger, in a folder of their own."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+
+from tests.docs.markdown import blocks
 
 LOSS = """
 import torch.nn.functional as F
@@ -34,6 +37,28 @@ def test_own_loss(here, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> No
     assert "logit_mse" in capfd.readouterr().out
     (log,) = tmp_path.glob("outputs/voc_kd/*/run.log")
     assert "task_ce" in log.read_text() and "logit_mse" in log.read_text()
+
+
+def test_own_metric_callback_optimizer_scheduler_logger(started, tiny: list[str], tmp_path: Path) -> None:
+    """The guide's files, as they stand there."""
+    for block in blocks():
+        if block.page.endswith("own_parts.md") and block.file is not None:
+            (tmp_path / block.file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / block.file).write_text(block.text.partition("\n")[2])
+    own = ("scheduler", "data.unlabeled", "data.train.transform")
+    words = [word for word in tiny if not word.startswith(own)]
+    words += [
+        "data.num_classes=11",
+        "data.class_names=[]",
+        "data.train.transform.crop=32",
+        "data.val.transform.size=32",
+    ]
+    folder = started("--config-dir=my_kd", "experiment=parts", *words, "export=none", "trainer.log_every_n_steps=1")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["largest_loss"] > 0 and 0 <= metrics["metrics"]["agreement"] <= 1
+    logged = [line.split() for line in (folder / "values.txt").read_text().splitlines()]
+    rates = [float(value) for _, name, value in logged if name == "train/lr"]
+    assert rates == pytest.approx([1e-3 * (1 - 0.9 * step / 6) for step in range(6)])
 
 
 MODEL = """
