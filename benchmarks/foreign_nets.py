@@ -78,13 +78,12 @@ STUDENT = """student:
     num_classes: 10
   inputs: {image: image}
   features: {logits: ":", high: layer3}
-loss:
-  cosine_features: {inputs: {student: [student.high], teacher: [teacher.high], mask: null}}
 """
 WORDS = [
     *("experiment=cifar_kd", "loss=[task_ce,cosine_features]", "kd.alpha=null", "logger=none"),
     *("++data.prepare.size=64", "++data.prepare.num_train=40", "++data.prepare.num_test=20", "data.batch_size=4"),
     *("data.val_batch_size=4", "export.samples=2"),
+    "loss.cosine_features.inputs={student:[student.high],teacher:[teacher.high],mask:null}",
 ]
 
 

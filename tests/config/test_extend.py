@@ -44,7 +44,7 @@ def test_own_metric_callback_optimizer_scheduler_logger(started, tiny: list[str]
     for block in blocks():
         if block.page.endswith("own_parts.md") and block.file is not None:
             (tmp_path / block.file).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / block.file).write_text(block.text.partition("\n")[2])
+            (tmp_path / block.file).write_text(block.text)
     own = ("scheduler", "data.unlabeled", "data.train.transform")
     words = [word for word in tiny if not word.startswith(own)]
     words += [
