@@ -107,7 +107,7 @@ PEERS: dict[str, tuple[Any, Callable[..., Any] | None]] = {
     "pkt": (mid_level.PKTLoss(**MODULE), None),
     "review_kd": (mid_level.HierarchicalContextLoss(**MODULE), hierarchical_context),
 }
-STEPS = [name for name in PEERS if name != "review_kd"]
+STEPS = [name for name in PEERS if name not in ("review_kd", "pkt")]  # those that take what a hook on the net gives
 
 
 def tensors(names: list[str], seed: int) -> list[Tensor]:
@@ -218,14 +218,17 @@ def torchdistill_step(
         "attention_transfer": ("ATLoss", {"at_pairs": pair}),
         "similarity_preserving": ("SPKDLoss", {**paths, "reduction": "batchmean"}),
         "rkd": ("RKDLoss", {**paths, "dist_factor": 25.0, "angle_factor": 50.0, "reduction": "mean"}),
-        "pkt": ("PKTLoss", {**module}),
     }[name]
     forward = {"forward_proc": "forward_batch_only"}
     hooks = {} if path == "." else {"forward_hook": {"input": [], "output": [path]}}
-    ce_path = {"module_path": ".", "module_io": "output"}
-    ce = {"key": "CrossEntropyLoss", "kwargs": {}, "criterion_wrapper": {"key": "SimpleLossWrapper", "kwargs": {
-        "input": {"is_from_teacher": False, **ce_path}, "target": {"uses_label": True}}}}  # fmt: skip
-    terms = {"ce": {"criterion": ce, "weight": 1.0}, "kd": {"criterion": {"key": key, "kwargs": kwargs}, "weight": 1.0}}
+    ce_path = {"module_path": ".", "io": "output"}
+    wrapper = {"input": {"is_from_teacher": False, **ce_path}, "target": {"uses_label": True}}
+    ce = {
+        "criterion": {"key": "CrossEntropyLoss", "kwargs": {}},
+        "criterion_wrapper": {"key": "SimpleLossWrapper", "kwargs": wrapper},
+        "weight": 1.0,
+    }
+    terms = {"ce": ce, "kd": {"criterion": {"key": key, "kwargs": kwargs}, "weight": 1.0}}
     config = {
         "num_epochs": 1,
         "teacher": {"requires_grad": False, **forward, **hooks},

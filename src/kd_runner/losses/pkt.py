@@ -59,5 +59,5 @@ class PKT(nn.Module):
 
 def _neighbors(embeddings: Tensor) -> Tensor:
     unit = embeddings / (torch.linalg.vector_norm(embeddings, dim=1, keepdim=True) + _EPS)
-    kernel = unit @ unit.T + 1  # the half cancels
+    kernel = torch.addmm(unit.new_ones(1), unit, unit.T)  # the half cancels
     return kernel / kernel.sum(1, keepdim=True)
