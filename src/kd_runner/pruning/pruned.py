@@ -73,7 +73,7 @@ class Pruned:
         Returns:
             `module`, `kept` (kept units per block), and the costs `before` and `after`.
         """
-        kept: Mapping[str, list[int]] = {kind: specs.counts(self.spec, kind) for kind in KINDS if self.spec.get(kind)}
+        kept: Mapping[str, list[int]] = {kind: specs.counts(self.spec, kind) for kind in KINDS}
         return {"module": self.module, "kept": kept, "before": self.before, "after": self.after}
 
 
