@@ -58,7 +58,7 @@ def main() -> None:
         kd_runner(*words, "task=check")  # writes the data
         cached = ["kd.teacher_cache.enabled=true", f"kd.teacher_cache.views={args.views}"]
         result = {
-            "without": sweep(Path(root) / "without", [*words, *varied]),
+            "without": sweep(Path(root) / "without", [*words, *varied, "kd.teacher_cache.enabled=false"]),
             "with": sweep(Path(root) / "with", [*words, *varied, *cached]),
         }
         disk = sum(p.stat().st_blocks * 512 for p in Path(root, "cache", "teacher_outputs").rglob("*.npy"))
