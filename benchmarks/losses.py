@@ -158,10 +158,10 @@ def compared(name: str) -> tuple[Callable[[], Tensor], Callable[[], Tensor], Ten
     return lambda: loss(one, teacher), peer_call, one, two
 
 
-def alone(rounds: int) -> dict[str, dict[str, Any]]:
+def alone(rounds: int, names: list[str]) -> dict[str, dict[str, Any]]:
     """Cost of every method; of those that torchdistill has, the ratio and the difference."""
     results: dict[str, dict[str, Any]] = {}
-    for name in METHODS:
+    for name in names:
         call, student, _ = own_call(name)
         leaves = [t.requires_grad_() for t in student]
         for _ in range(2):
@@ -290,13 +290,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=0, help="timed steps of each loop in one of three rounds")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="NAME")
     parser.add_argument("--json", type=Path, help="write the figures of every round")
     args = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("torchdistill").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    results = alone(args.rounds)
+    results = alone(args.rounds, args.methods)
     steps = whole_steps(3, args.steps) if args.steps else {}
     print(table(results, steps))
     if args.json:
