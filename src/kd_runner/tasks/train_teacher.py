@@ -21,7 +21,7 @@ def train_teacher(cfg: DictConfig, run: RunFolder) -> float | None:
         module = build.net(cfg, "teacher")
         pruned = build.rebuild_pruned(cfg, "teacher", module)
         build.load(cfg, "teacher", module)
-        net = build.feature_extractor(cfg, "teacher", build.to_memory_format(cfg, "teacher", module))
+        net = build.feature_extractor(cfg, "teacher", module)
         net.pruned = pruned
         return fit_and_report(cfg, run, build.data(cfg), net, teacher=None)
 
