@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from kd_runner.errors import ConfigError
-from kd_runner.tasks.compare import _check_same_start
+from kd_runner.tasks.compare import check_same_start
 
 
 def folder(root: Path, name: str, metadata: dict[str, str], value: float = 1.0) -> Path:
@@ -19,6 +19,6 @@ def folder(root: Path, name: str, metadata: dict[str, str], value: float = 1.0) 
 
 def test_metadata_do_not_count_and_values_do(tmp_path: Path) -> None:
     first = folder(tmp_path, "a", {"one": "1", "two": "2"})
-    _check_same_start([first, folder(tmp_path, "b", {"two": "2", "three": "3"})])
+    check_same_start([first, folder(tmp_path, "b", {"two": "2", "three": "3"})])
     with pytest.raises(ConfigError, match="a, c started from different weights"):
-        _check_same_start([first, folder(tmp_path, "c", {}, value=2.0)])
+        check_same_start([first, folder(tmp_path, "c", {}, value=2.0)])
