@@ -71,7 +71,7 @@ class TrainingCost(Callback):
         if joules is not None:
             self.cost["joules"] = (self.cost["joules"] or 0.0) + joules - (self._joules or 0.0)
         self._since, self._joules = now, joules
-        self.cost["samples"] += len(batch["index"]) * trainer.world_size
+        self.cost["samples"] += len(next(iter(batch.values()))) * trainer.world_size
         self.cost["steps"] += trainer.global_step - self._step
         self._step = trainer.global_step
         self._read_events()
