@@ -165,8 +165,8 @@ class SeededDataset(Dataset[dict[str, Any]]):
                 f"{self.name}: a sample is a {type(sample).__name__}, not a dictionary; name what a tuple holds with "
                 "data.sample_keys=[image, target]"
             )
-        key = {} if self.keys is None else {"key": self.keys[index]}
-        return {"index": torch.tensor(index), **key, **sample}
+        name = {} if self.keys is None else {"key": self.keys[index]}
+        return {"index": torch.tensor(index), **name, **sample}
 
     def __len__(self) -> int:
         return len(self.samples)  # type: ignore[arg-type]

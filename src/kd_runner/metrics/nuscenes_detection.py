@@ -136,7 +136,7 @@ class NuScenesDetection(RowStateMetric):
         means = {error: _nanmean([errors[name][error] for name in errors]) for error in self.errors}
         score = (5 * mean_ap + sum(max(0.0, 1 - mean) for mean in means.values())) / (5 + len(means))
         result = {"nds": score, "map": mean_ap}
-        result |= {f"map/{distance:g}": ap for distance, ap in zip(self.thresholds, at_distances)}
+        result |= {f"map/{distance:g}": float(ap) for distance, ap in zip(self.thresholds, at_distances)}
         result |= {f"m{error}": mean for error, mean in means.items()}
         result |= {f"ap/{name}": np.mean(ap) for name, ap in aps.items()}
         result |= {f"{error}/{name}": errors[name][error] for error in self.errors for name in errors}

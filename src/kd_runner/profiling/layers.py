@@ -97,11 +97,12 @@ def _at_width(layer: nn.Module, weight: Sequence[int]) -> nn.Module:
 def _input(layer: nn.Module, spatial: Sequence[int]) -> torch.Tensor:
     if isinstance(layer, nn.Linear):
         return torch.randn(*spatial, layer.in_features)
-    return torch.randn(spatial[0], layer.in_channels, *spatial[1:])  # type: ignore[arg-type]
+    channels: Any = layer.in_channels
+    return torch.randn([spatial[0], channels, *spatial[1:]])
 
 
 def _torch(layer: nn.Module, weight: Sequence[int], spatial: Sequence[int]) -> Callable[[], Any]:
-    module = _at_width(layer, weight).eval()
+    module: nn.Module = _at_width(layer, weight).eval()
     x = _input(module, spatial)
 
     def call() -> Any:
