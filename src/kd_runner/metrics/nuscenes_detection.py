@@ -138,7 +138,7 @@ class NuScenesDetection(RowStateMetric):
         result = {"nds": score, "map": mean_ap}
         result |= {f"map/{distance:g}": float(ap) for distance, ap in zip(self.thresholds, at_distances)}
         result |= {f"m{error}": mean for error, mean in means.items()}
-        result |= {f"ap/{name}": np.mean(ap) for name, ap in aps.items()}
+        result |= {f"ap/{name}": float(np.mean(ap)) for name, ap in aps.items()}
         result |= {f"{error}/{name}": errors[name][error] for error in self.errors for name in errors}
         return {key: torch.tensor(value, dtype=torch.float32, device=self.device) for key, value in result.items()}
 

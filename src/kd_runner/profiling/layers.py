@@ -117,7 +117,7 @@ def _onnx(layer: nn.Module, weight: Sequence[int], spatial: Sequence[int]) -> Ca
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
-    module = _at_width(layer, weight)
+    module: Any = _at_width(layer, weight)
     x = _input(module, spatial)
     values: Any = module.weight.detach().numpy()
     attributes: dict[str, Any] = {}
