@@ -14,6 +14,7 @@ from kd_runner.callbacks.detection_visualizer import DetectionVisualizer
 from kd_runner.data.bench2drive.camera_pipeline import CameraPipeline
 from kd_runner.data.bench2drive.classes import CLASSES, LINE_CLASSES
 from kd_runner.data.bench2drive.dataset import Bench2Drive
+from kd_runner.data.collate import stack
 from kd_runner.distillation.features import FeatureExtractor
 from kd_runner.distillation.module import Distiller
 from kd_runner.errors import ConfigError
@@ -44,7 +45,7 @@ class Oracle(nn.Module):
 def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = write(tmp_path_factory.mktemp("pictures") / "world", num_train=1, num_val=2, num_frames=2)
     pipeline = CameraPipeline(False, resize=(0.74, 0.9), crop=(64, 128), final=(64, 64))
-    return SimpleNamespace(val=Bench2Drive(root, "val", pipeline))
+    return SimpleNamespace(val=Bench2Drive(root, "val", pipeline), collate=stack)
 
 
 def module(score: float, teacher: float | None = None) -> Distiller:
@@ -84,7 +85,7 @@ def test_samples_spread_over_the_set_and_the_mode_is_restored(data: Any) -> None
     two = DetectionVisualizer(2, 1, CLASSES, LINE_CLASSES, figure=FIGURE).draw(net, data)
     assert net.training and len(two) == 2 * len(one) + GAP
     assert np.array_equal(two[: len(one)], one)
-    only = SimpleNamespace(val=[data.val[2]])  # the first frame of the second clip
+    only = SimpleNamespace(val=[data.val[2]], collate=stack)  # the first frame of the second clip
     assert np.array_equal(two[len(one) + GAP :], pictures().draw(net, only))
 
 
@@ -97,9 +98,9 @@ def test_lidar_has_points_and_heat_maps_without_cameras_and_lines(data: Any) -> 
         1, 1, CLASSES, lines=False, cameras=False, points=True, heat_map="heat_map",
         keys={"points": "sweep"}, figure=FIGURE,
     )  # fmt: skip
-    shown = callback.draw(module(0.9), SimpleNamespace(val=samples))
+    shown = callback.draw(module(0.9), SimpleNamespace(val=samples, collate=stack))
     samples[0]["sweep"] = torch.cat([points[:100], -30 * torch.ones(100, 4)])
-    assert np.array_equal(shown, callback.draw(module(0.9), SimpleNamespace(val=samples)))
+    assert np.array_equal(shown, callback.draw(module(0.9), SimpleNamespace(val=samples, collate=stack)))
     heat = shown[24 + SIDE + GAP + 2 : 24 + 2 * SIDE + GAP - 2, SIDE + GAP + 2 : -2]
     assert len(np.unique(heat.reshape(-1, 3), axis=0)) == 1 and heat.max() < 255  # 0.5 everywhere
 

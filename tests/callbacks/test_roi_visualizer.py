@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_runner.callbacks.roi_visualizer import RoiVisualizer
+from kd_runner.data.collate import stack
 from kd_runner.data.voc.dataset import voc_palette
 from kd_runner.data.voc.transforms import MEAN, STD
 from kd_runner.distillation.features import FeatureExtractor
@@ -44,7 +45,7 @@ def net(label: int, key: str, skips_padding: bool) -> FeatureExtractor:
 def test_a_row_for_each_box_shows_it_and_what_every_net_says(skips_padding: bool) -> None:
     """Two boxes of the first image, the only one of the second: 16 pixels high, times 7; a gap of 4, a title of 14."""
     module = Distiller(net(2, "student", skips_padding), net(1, "teacher", skips_padding))
-    data = SimpleNamespace(val=[sample(3), sample(1), sample(2)])
+    data = SimpleNamespace(val=[sample(3), sample(1), sample(2)], collate=stack)
     picture = RoiVisualizer(num_images=2, rois_per_image=2, every_n_epochs=1).draw(module, data)
     assert picture.shape == (14 + 3 * 116, 116 + 4 * 60, 3)
     rows = [picture[top : top + 112] for top in (14, 130, 246)]
@@ -61,5 +62,7 @@ def test_a_row_for_each_box_shows_it_and_what_every_net_says(skips_padding: bool
 
 
 def test_without_a_teacher_there_is_no_column_for_it() -> None:
-    picture = RoiVisualizer(1, 1, 1).draw(Distiller(net(2, "student", True)), SimpleNamespace(val=[sample(3)]))
+    picture = RoiVisualizer(1, 1, 1).draw(
+        Distiller(net(2, "student", True)), SimpleNamespace(val=[sample(3)], collate=stack)
+    )
     assert picture.shape == (14 + 116, 116 + 3 * 60, 3)

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from kd_runner.config import calls, validate
+from kd_runner.config import calls, entries, validate
 from kd_runner.config.compose import compose
 from kd_runner.config.location import CONF
 
@@ -27,7 +27,7 @@ GROUPS = (
 def test_experiment(experiment: str, scale: str) -> None:
     words = [f"experiment={experiment}", f"scale={scale}"]
     real_data = ["data.root=/data", "teacher.checkpoint=t.pth", "student.pretrained=null"]
-    validate.check(compose([*words, *(real_data if scale == "full" else [])]))
+    validate.check(entries.clean(compose([*words, *(real_data if scale == "full" else [])])))
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -16,7 +16,7 @@ def test_tuples_get_names() -> None:
     module = DataModule(lambda: TUPLES, lambda: TUPLES[:2], batch_size=2, sample_keys=["image", "target"])
     batch = module.example()
     assert batch["image"].shape == (2, 3, 4, 4) and batch["target"].tolist() == batch["index"].tolist()
-    assert [int(one["target"]) for one in module.plain_val_loader().dataset] == [0, 1]
+    assert [int(module.val[i]["target"]) for i in range(2)] == [0, 1]
     with pytest.raises(ConfigError, match=r"sample_keys=\['image'\]: a sample of data\.val is a tuple of 2"):
         KeyedSamples(TUPLES, ["image"], "data.val")[0]
 
