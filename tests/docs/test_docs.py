@@ -160,8 +160,7 @@ def test_a_guide_works_as_written(
             if block.page.endswith("own_data.md") and block.file is None:
                 exec(compile(block.text, block.page, "exec"), {})
         more = []
-    if page != "own_loss":
-        more.append("export=none")  # half a minute for a ResNet, and not what these guides are about
+    more.append("export=none")  # half a minute of processor time, and not what these guides are about
     checks = checks_of(f"docs/guides/{page}.md")
     assert checks
     for words in checks:
