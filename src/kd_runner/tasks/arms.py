@@ -36,11 +36,17 @@ def arm_config(cfg: DictConfig, seed: int, key: str, settings: Mapping[str, Any]
     """The resolved configuration of one arm with one seed; it trains, and exports nothing.
 
     Args:
+        cfg: the composed configuration of the whole task; it is not changed.
+        seed: seed of the training.
         key: where the arm stands in the configuration, for messages.
         settings: keys in which the arm differs, `a.b.c` to value.
 
+    Returns:
+        A configuration of `task=train`, without interpolations except that of the shared temperature.
+
     Raises:
-        ConfigError: a key that the configuration does not have, or that has no effect in this arm.
+        ConfigError: a key that the configuration does not have, or that has no effect in this arm; or `task.weights` is
+            neither `last` nor `best`.
     """
     own = cfg.copy()
     own.seed, own.seeds, own.export, own.resume = seed, [seed], None, None
@@ -79,6 +85,10 @@ def check_seeds(cfg: DictConfig) -> None:
 def check_arm(cfg: DictConfig, name: str) -> None:
     """Everything that can be known of an arm before any arm trains.
 
+    Args:
+        cfg: configuration of the arm, as `arm_config` makes it.
+        name: where the arm stands in the configuration, for messages.
+
     Raises:
         ConfigError: what `validate.check` finds, or an arm that has no loss to train with.
     """
@@ -101,8 +111,13 @@ def run_all(
     """Train by every configuration in its folder, `task.workers` at a time.
 
     Args:
+        cfg: the composed configuration of the whole task, which says how many runs work at a time.
+        calls: configuration and folder of every training that depends on no other one.
         then: (function, arguments...) of other work that is done as soon as a process is free.
         later: trainings that depend on others; None as long as those have not got far enough.
+
+    Raises:
+        RuntimeError: a training of `later` is still unknown when all others have ended.
     """
     trainings, dependent = list(calls), list(later)
     jobs: list[tuple[Any, ...]] = [*((_train, *call) for call in trainings), *then]
@@ -130,7 +145,16 @@ def _call(function: Callable[..., None], *arguments: Any) -> None:
 
 
 def num_workers(cfg: DictConfig, runs: int) -> int:
-    """Runs at a time: as configured, else one per core where a run is one CPU process."""
+    """Runs at a time: as configured, else one per core where a run is one CPU process.
+
+    Args:
+        cfg: the composed configuration.
+        runs: number of runs that are to be done.
+
+    Returns:
+        `task.workers` where it is set; else the smaller of runs and cores on the CPU, and 1 on accelerators and for
+        runs of several processes.
+    """
     if cfg.task.workers is not None:
         return int(cfg.task.workers)
     alone = cfg.trainer.accelerator == "cpu" and num_processes(cfg) == 1
@@ -146,7 +170,14 @@ def _train(cfg: DictConfig, folder: Path) -> None:
 
 @contextlib.contextmanager
 def named_log(name: str) -> Iterator[None]:
-    """Prefix log lines with the run's name, since several runs may log at the same time."""
+    """Prefix log lines with the run's name, since several runs may log at the same time.
+
+    Args:
+        name: the prefix.
+
+    Yields:
+        Nothing; the former format is back when the block ends.
+    """
     formatters = {handler: handler.formatter for handler in logging.getLogger().handlers}
     for handler in formatters:
         handler.setFormatter(logging.Formatter(f"{name}: %(message)s"))
@@ -158,7 +189,17 @@ def named_log(name: str) -> Iterator[None]:
 
 
 def results(calls: Iterable[Call]) -> list[dict[str, Any]]:
-    """`metrics.json` of every ended run."""
+    """`metrics.json` of every ended run.
+
+    Args:
+        calls: configuration and folder of every run.
+
+    Returns:
+        Content of each file, in the order of `calls`.
+
+    Raises:
+        ConfigError: a file is missing or broken, or lacks score, metrics or seconds.
+    """
     measured = [RunFolder(folder).read_metrics() for _, folder in calls]
     for metrics, (_, folder) in zip(measured, calls):
         if missing := [key for key in ("score", "metrics", "seconds") if key not in metrics]:
@@ -167,7 +208,12 @@ def results(calls: Iterable[Call]) -> list[dict[str, Any]]:
 
 
 def finish(folder: Path, summary: Summary) -> None:
-    """Write `comparison.html` and, as the last file of the task, `metrics.json`; log the report."""
+    """Write `comparison.html` and, as the last file of the task, `metrics.json`; log the report.
+
+    Args:
+        folder: of the whole task; `report.md` is there already.
+        summary: content of `metrics.json`.
+    """
     sections, repeated = group(read_folder(folder, summary))
     write_text(folder / "comparison.html", gathered_page.html(folder.name, sections, repeated))
     write_json(folder / "metrics.json", summary)
@@ -175,5 +221,12 @@ def finish(folder: Path, summary: Summary) -> None:
 
 
 def experiment_name(folder: Path) -> str:
-    """The chosen experiment: Hydra's word, else (called from Python) the folder above the run's."""
+    """The chosen experiment: Hydra's word, else (called from Python) the folder above the run's.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        The name.
+    """
     return run_names.experiment_name() or folder.parent.name

@@ -74,6 +74,12 @@ def _chain(cfg: DictConfig, folder: Path) -> float | None:
 def stages(cfg: DictConfig) -> dict[str, dict[str, Any]]:
     """Stage to the settings in which it differs from the experiment, in order.
 
+    Args:
+        cfg: the composed configuration.
+
+    Returns:
+        Name of each stage to its changes, `a.b.c` to value; the first stage trains first.
+
     Raises:
         ConfigError: there are fewer than two, or one has the name of another run of the chain.
     """
@@ -87,7 +93,20 @@ def stages(cfg: DictConfig) -> dict[str, dict[str, Any]]:
 
 
 def plan(cfg: DictConfig, folder: Path, seed: int) -> dict[str, arms.Call]:
-    """Configuration and folder of every stage with one seed, in order; then of the directly taught student."""
+    """Configuration and folder of every stage with one seed, in order; then of the directly taught student.
+
+    Args:
+        cfg: the composed configuration; it is not changed.
+        folder: of the chain; every run gets a folder in it.
+        seed: seed of all stages.
+
+    Returns:
+        Name of each stage to its configuration and folder; with `task.direct` also `direct`, the settings of the last
+        stage under the experiment's own teacher.
+
+    Raises:
+        ConfigError: the stages are not valid, or a setting of one is no key or has no effect.
+    """
     calls: dict[str, arms.Call] = {}
     base, settings = cfg, dict[str, Any]()
     for name, settings in stages(cfg).items():
@@ -101,7 +120,13 @@ def plan(cfg: DictConfig, folder: Path, seed: int) -> dict[str, arms.Call]:
 
 
 def use_student_as_teacher(cfg: DictConfig, student: DictConfig, weights: Path) -> None:
-    """Make the `student` of one stage the `teacher` of the next stage's configuration."""
+    """Make the `student` of one stage the `teacher` of the next stage's configuration.
+
+    Args:
+        cfg: configuration of the next stage, changed in place.
+        student: section `student` of the stage before it.
+        weights: file of the weights that the stage before it writes.
+    """
     for key in ("net", "inputs", "train_inputs", "features", "channels_last"):
         cfg.teacher[key] = student[key]
     build.use_weights(cfg.teacher, weights)

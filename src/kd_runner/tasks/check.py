@@ -31,6 +31,10 @@ def check(cfg: DictConfig, run: RunFolder) -> None:
 
     Tried are an optimizer step, a validation batch, pictures, a checkpoint and the export, in a temporary folder.
 
+    Args:
+        cfg: the composed configuration.
+        run: not used; every task is called with the folder of a run.
+
     Raises:
         ConfigError: the first thing that would fail.
     """
@@ -145,7 +149,15 @@ def _show_losses(module: Distiller, example: Any) -> None:
 
 
 def gradient_norm(value: torch.Tensor, net: nn.Module) -> float:
-    """Norm of the gradient of a value at the trained parameters of a net."""
+    """Norm of the gradient of a value at the trained parameters of a net.
+
+    Args:
+        value: a scalar tensor; its graph is kept.
+        net: its parameters that require a gradient count.
+
+    Returns:
+        L2 norm over all of them together; a parameter that the value does not depend on adds 0.
+    """
     parameters = [p for p in net.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
     return sum(float(g.square().sum()) for g in gradients if g is not None) ** 0.5
@@ -160,6 +172,11 @@ def check_indices(terms: list[LossTerm], data: DataModule, count: int = 8) -> No
 
     A number must be the same however the sample is augmented, and belong to one sample only: else the loss stays finite
     and teaches nothing. Numbers below 0 stand for no sample.
+
+    Args:
+        terms: the loss terms; those whose input `index` reads the batch are checked.
+        data: the data module, whose training samples are drawn.
+        count: about how many samples are drawn, at equal distances and each with two augmentations.
 
     Raises:
         ConfigError: numbers that change or are shared; see also `check_memory_rows`.

@@ -105,6 +105,12 @@ def arm_settings(cfg: DictConfig) -> dict[str, dict[str, Any]]:
     Arms that are null are left out, and so are those that change nothing though they should (without unlabeled data
     `distilled_same_labels` is `distilled`).
 
+    Args:
+        cfg: the composed configuration.
+
+    Returns:
+        Name of each arm to its changes, `a.b.c` to value; empty for the arm that is the experiment itself.
+
     Raises:
         ConfigError: fewer than two arms are left, or one that another arm needs is not.
     """
@@ -122,14 +128,28 @@ def arm_settings(cfg: DictConfig) -> dict[str, dict[str, Any]]:
 
 
 def distilled_arm(cfg: DictConfig) -> str:
-    """The arm that stands for the experiment: the one that changes nothing, else the first one that is no control."""
+    """The arm that stands for the experiment: the one that changes nothing, else the first one that is no control.
+
+    Args:
+        cfg: the composed configuration.
+
+    Returns:
+        Name of the arm.
+    """
     settings = arm_settings(cfg)
     unchanged = (name for name, changes in settings.items() if not changes)
     return next(unchanged, next(name for name in settings if name not in control_arms(settings)))
 
 
 def control_arms(settings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Arms that the others are measured against: the first, and those like it that train for another's seconds."""
+    """Arms that the others are measured against: the first, and those like it that train for another's seconds.
+
+    Args:
+        settings: arm to the settings in which it differs from the experiment, the control first.
+
+    Returns:
+        Names of the arms.
+    """
     control = next(iter(settings))
     return [control, *(name for name, (_, twin) in equal_seconds.sources(settings).items() if twin == control)]
 
@@ -145,6 +165,9 @@ def _export_teacher(cfg: DictConfig, folder: Path) -> None:
 
 def check_same_start(folders: list[Path]) -> None:
     """Check that the arms of one seed started from the same weights.
+
+    Args:
+        folders: of the arms' runs; each holds `student_untrained.safetensors`.
 
     Raises:
         ConfigError: they did not, so their difference is not the distillation alone.

@@ -27,13 +27,17 @@ def check_metrics(cfg: DictConfig, module: Distiller, data: DataModule, callback
     """Compute every metric on one validation sample, and look up the names that are monitored.
 
     Args:
+        cfg: the composed configuration.
+        module: holds the metrics and the nets that they read; the metrics keep their state.
+        data: the data module, whose first validation sample is read.
         callbacks: of the trainer; those with a `monitor` read a metric.
 
     Returns:
         Names of all results.
 
     Raises:
-        ConfigError: a metric cannot read its inputs or work with them, or a monitored name is no metric.
+        ConfigError: there is no validation sample, a metric cannot read its inputs or work with them, or a monitored
+            name is no metric.
     """
     if not len(data.val):
         raise ConfigError("data.val: no samples")
@@ -71,6 +75,11 @@ def one_step(cfg: DictConfig, module: Distiller, data: DataModule) -> None:
     """Try once what a run does, with its trainer, precision and callbacks, in one process and a temporary folder.
 
     One optimizer step, one validation batch, the pictures, a checkpoint and the export. The module's weights change.
+
+    Args:
+        cfg: the composed configuration; it is not changed.
+        module: what trains.
+        data: the data module.
 
     Raises:
         ConfigError: what a user can fix.

@@ -26,6 +26,9 @@ def sources(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, s
     Args:
         settings: arm to the settings in which it differs from the experiment.
 
+    Returns:
+        Name of each such arm to the names of the two others.
+
     Raises:
         ConfigError: one of the two is not among the arms.
     """
@@ -57,7 +60,10 @@ def planned(cfg: DictConfig, folder: Path, longer: Path, twin: Path) -> DictConf
         twin: folder of the run with the same settings, which says how long a step takes.
 
     Returns:
-        None as long as one of the two has not made a fifth of its steps.
+        The configuration; None as long as one of the two has not made a fifth of its steps.
+
+    Raises:
+        ConfigError: one of the two has ended, and no training seconds are recorded there.
     """
     own = cfg.copy()
     with open_dict(own):
@@ -85,6 +91,7 @@ def stretch(cfg: DictConfig, total_steps: int, steps: float) -> None:
     they are in proportion.
 
     Args:
+        cfg: configuration of one training, changed in place.
         total_steps: number of steps as it is.
         steps: number of steps as it should be; rounded so that all epochs are of one length.
     """

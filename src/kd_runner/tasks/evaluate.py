@@ -23,7 +23,18 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(cfg: DictConfig, run: RunFolder) -> float | None:
-    """Measure what `student.checkpoint` and `teacher.checkpoint` name. Returns the student's metric."""
+    """Measure what `student.checkpoint` and `teacher.checkpoint` name.
+
+    Args:
+        cfg: the composed configuration.
+        run: folder where `metrics.json` and `report.md` are written.
+
+    Returns:
+        The student's monitored metric; the teacher's where no weights of a student are named.
+
+    Raises:
+        ConfigError: no weights are named, or the monitored metric was not measured.
+    """
     if cfg.student.checkpoint is None and cfg.teacher.checkpoint is None:
         raise ConfigError("student.checkpoint: name the weights to evaluate, e.g. outputs/.../student.safetensors")
     return run.run_or_load(cfg, lambda: _evaluate(cfg, run))
@@ -53,12 +64,38 @@ def _evaluate(cfg: DictConfig, run: RunFolder) -> float | None:
 
 
 def measure(cfg: DictConfig, folder: Path, net: FeatureExtractor, data: DataModule) -> dict[str, float]:
-    """Metrics of one net on the validation set."""
+    """Metrics of one net on the validation set.
+
+    Args:
+        cfg: the composed configuration.
+        folder: of the run; the trainer works in it.
+        net: teacher or student.
+        data: the data module.
+
+    Returns:
+        Name of each metric to its value.
+
+    Raises:
+        ConfigError: nothing was measured, or not the monitored metric.
+    """
     return validate(cfg, RunFolder(folder), build.evaluator(cfg, net), data)
 
 
 def validate(cfg: DictConfig, run: RunFolder, module: Distiller, data: DataModule) -> dict[str, float]:
-    """Metrics of a module as it is, on the validation set: no callback changes its weights, no logger hears of it."""
+    """Metrics of a module as it is, on the validation set: no callback changes its weights, no logger hears of it.
+
+    Args:
+        cfg: the composed configuration; it is not changed.
+        run: folder of the run; the trainer works in it.
+        module: what is measured; afterwards its floating-point tensors are float32.
+        data: the data module.
+
+    Returns:
+        Name of each metric, without `val/`, to its value.
+
+    Raises:
+        ConfigError: nothing was measured, or not the monitored metric.
+    """
     plain = cfg.copy()
     plain.callbacks, plain.logger = {}, None
     if plain.get("pruning"):

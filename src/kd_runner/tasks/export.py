@@ -15,7 +15,15 @@ log = logging.getLogger(__name__)
 
 
 def export(cfg: DictConfig, run: RunFolder) -> None:
-    """Write `model.onnx` (with export=int8 also `model_int8.onnx`) from `student.checkpoint`."""
+    """Write `model.onnx` (with export=int8 also `model_int8.onnx`) from `student.checkpoint`.
+
+    Args:
+        cfg: the composed configuration.
+        run: folder where the files are written.
+
+    Raises:
+        ConfigError: no weights are named, no export is chosen, or a file differs from torch by more than its tolerance.
+    """
     if cfg.student.checkpoint is None:
         raise ConfigError("student.checkpoint: name the weights to export, e.g. outputs/.../student.safetensors")
     if not cfg.get("export"):

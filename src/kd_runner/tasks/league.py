@@ -41,7 +41,8 @@ def league(cfg: DictConfig, run: RunFolder) -> float | None:
         The monitored metric of the best method, mean over the seeds.
 
     Raises:
-        ConfigError: a method that there is not, or that cannot work; found before anything trains.
+        ConfigError: a method that there is not, or that cannot work, found before anything trains; or the training
+            without a method failed.
     """
     return run.run_or_load(cfg, lambda: _league(cfg, run.path), extendable_key=("seeds", "methods"))
 
@@ -158,7 +159,15 @@ def _gradient_shares(cfg: DictConfig, folder: Path) -> dict[str, float]:
 
 
 def gradient_share(module: Distiller, batch: Any) -> float:
-    """Norm of the gradient of the weighted distillation terms at the student, over that plus the task terms' norm."""
+    """Norm of the gradient of the weighted distillation terms at the student, over that plus the task terms' norm.
+
+    Args:
+        module: holds student, teacher and losses; is in training mode afterwards.
+        batch: a collated training batch.
+
+    Returns:
+        A fraction in [0, 1]; 0 where both norms are 0.
+    """
     values = module.train().loss_values(module.sources(batch, module.loss_inputs))
     norms = []
     for uses_teacher in (True, False):

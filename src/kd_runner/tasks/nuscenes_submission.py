@@ -16,7 +16,15 @@ PREDICTED = ("boxes", "scores", "labels")
 
 
 def nuscenes_submission(cfg: DictConfig, run: RunFolder) -> None:
-    """Write `results_nusc.json` from `student.checkpoint`, over all of `data.val`."""
+    """Write `results_nusc.json` from `student.checkpoint`, over all of `data.val`.
+
+    Args:
+        cfg: the composed configuration.
+        run: folder where the file is written.
+
+    Raises:
+        ConfigError: no weights are named, or the samples of `data.val` have no tokens of nuScenes.
+    """
     if cfg.student.checkpoint is None:
         raise ConfigError("student.checkpoint: name the weights that are to be submitted")
     run.run_or_load(cfg, lambda: _write(cfg, run))

@@ -35,8 +35,15 @@ log = logging.getLogger(__name__)
 def train(cfg: DictConfig, run: RunFolder) -> float | None:
     """Train the student in the folder of a run; go on where a run of the same settings stopped there.
 
+    Args:
+        cfg: the composed configuration.
+        run: folder of the run.
+
     Returns:
         The student's metric (`monitor`).
+
+    Raises:
+        ConfigError: the settings cannot work, or the folder holds a run of other ones.
     """
 
     def work() -> float | None:
@@ -55,6 +62,20 @@ def fit_and_report(
     """Fit, restore the best weights, measure, export, report: stages, each recorded when it is done.
 
     A run that was stopped goes on with the first stage that is not recorded.
+
+    Args:
+        cfg: the composed configuration.
+        run: folder of the run.
+        data: the data module.
+        student: the net that trains.
+        teacher: what the losses read as `teacher`; None trains without one.
+
+    Returns:
+        The metric (`monitor`) of the net that was trained.
+
+    Raises:
+        ConfigError: the settings cannot work, or trained weights are missing in a run that goes on.
+        RuntimeError: the file of the weights holds others than were measured.
     """
     seed_everything(cfg.seed, verbose=False)
     if cfg.threads is not None:
@@ -103,13 +124,39 @@ def fit_and_report(
 
 
 def measure(cfg: DictConfig, run: RunFolder, module: Distiller, data: DataModule) -> dict[str, Any]:
-    """The student's `metrics` on the validation set, and `constant_level`, the `monitor` of a constant prediction."""
+    """The student's `metrics` on the validation set, and `constant_level`, the `monitor` of a constant prediction.
+
+    Args:
+        cfg: the composed configuration.
+        run: folder of the run.
+        module: holds the student and the metrics.
+        data: the data module.
+
+    Returns:
+        The two by name; `constant_level` is None where no metric knows it.
+
+    Raises:
+        ConfigError: nothing was measured, or not the monitored metric.
+    """
     metrics = validate(cfg, run, module, data)
     return {"metrics": metrics, "constant_level": constant_level(module.metrics.values(), cfg.monitor)}
 
 
 def fit(run: RunFolder, trainer: Any, module: Distiller, data: DataModule) -> dict[str, Any]:
-    """Train from the last checkpoint, or from the start. Returns the steps and what the callbacks have to report."""
+    """Train from the last checkpoint, or from the start.
+
+    Args:
+        run: folder of the run; the untrained weights are written there, once.
+        trainer: the Lightning Trainer.
+        module: what trains, changed in place.
+        data: the data module.
+
+    Returns:
+        `steps`, the number of optimizer steps, and what the callbacks have to report.
+
+    Raises:
+        ConfigError: no step was trained.
+    """
     untrained = run.weights(module.role, untrained=True)
     if is_first() and not untrained.exists():
         module.student.save(untrained)
@@ -129,7 +176,17 @@ def fit(run: RunFolder, trainer: Any, module: Distiller, data: DataModule) -> di
 
 
 def restore(run: RunFolder, module: Distiller, best: bool, required: bool = False) -> None:
-    """Put the weights of the best checkpoint by the metric into the module, or those of the last one."""
+    """Put the weights of the best checkpoint by the metric into the module, or those of the last one.
+
+    Args:
+        run: folder of the run.
+        module: gets the weights, as float32.
+        best: whether it is the best checkpoint, and not the last one.
+        required: whether the checkpoint must be there; else the module keeps its weights without one.
+
+    Raises:
+        ConfigError: the checkpoint is required and missing.
+    """
     module.float()  # trainer.precision=bf16-true has cast it; no value changes
     file = run.best_checkpoint if best else run.last_checkpoint
     if required and not file.exists():
@@ -141,13 +198,22 @@ def restore(run: RunFolder, module: Distiller, best: bool, required: bool = Fals
 
 
 def save_weights(run: RunFolder, module: Distiller) -> None:
-    """Write `<role>.safetensors`: the net alone, without Lightning or this package."""
+    """Write `<role>.safetensors`: the net alone, without Lightning or this package.
+
+    Args:
+        run: folder of the run.
+        module: holds the net and its role, `student` or `teacher`.
+    """
     if is_first():
         module.student.save(run.weights(module.role))
 
 
 def require_saved(run: RunFolder, module: Distiller) -> None:
     """What is measured, exported and reported are the weights of the file.
+
+    Args:
+        run: folder of the run, with the file.
+        module: holds the net.
 
     Raises:
         RuntimeError: a callback or a later step has changed them.
@@ -170,8 +236,15 @@ def export(
     """What `export` asks for; a run whose export failed tries it again without training again.
 
     Args:
+        cfg: the composed configuration.
+        run: folder of the run, where the files are written.
+        module: holds the student.
+        data: the data module.
         scores: metric to its value, for the metadata of the file.
         teacher_sha256: digest of the teacher, likewise; None without one.
+
+    Returns:
+        The sizes and differences of the files; empty without an export.
     """
     exporter = build.exporter(cfg)
     if exporter is None:
@@ -182,7 +255,19 @@ def export(
 def report(
     cfg: DictConfig, run: RunFolder, trainer: Any, module: Distiller, data: DataModule, result: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write pictures and `report.md`, and tell the loggers settings and score. Returns the names of the files."""
+    """Write pictures and `report.md`, and tell the loggers settings and score.
+
+    Args:
+        cfg: the composed configuration.
+        run: folder of the run, where the files are written.
+        trainer: the Lightning Trainer; its callbacks draw the pictures.
+        module: holds the nets.
+        data: the data module.
+        result: content of `metrics.json`.
+
+    Returns:
+        `files`, the names of those that are there.
+    """
     for callback in trainer.callbacks:
         if isinstance(callback, ScheduledVisualizer):
             callback.save(module, data, run.path)
@@ -192,7 +277,13 @@ def report(
 
 
 def log_hyperparameters(cfg: DictConfig, loggers: list[Any], result: dict[str, Any]) -> None:
-    """The settings that a sweep varies, for every logger; the score is the last value of the validation curve."""
+    """The settings that a sweep varies, for every logger; the score is the last value of the validation curve.
+
+    Args:
+        cfg: the composed configuration.
+        loggers: Lightning loggers; each is told that the run succeeded.
+        result: content of `metrics.json`; `metrics` and `steps` are read.
+    """
     params = {
         "kd.enabled": "yes" if cfg.kd.enabled else "no",
         "kd.temperature": cfg.kd.temperature,

@@ -11,6 +11,16 @@ def train_teacher(cfg: DictConfig, run: RunFolder) -> float | None:
     """Train `teacher.net` as a student without distillation; its weights are `teacher.safetensors`.
 
     It starts from `teacher.checkpoint` where one is named, else from initial weights.
+
+    Args:
+        cfg: the composed configuration; it is not changed.
+        run: folder of the run.
+
+    Returns:
+        The teacher's metric (`monitor`).
+
+    Raises:
+        ConfigError: the settings cannot work, or the folder holds a run of other ones.
     """
     cfg = cfg.copy()
     cfg.kd.enabled = False
