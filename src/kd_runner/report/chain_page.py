@@ -19,6 +19,7 @@ def write(folder: Path, summary: Summary) -> None:
     """Write both files.
 
     Args:
+        folder: where to write; files of the same names are replaced.
         summary: as `comparison.summarize` makes it, with `stages` in order and `costs` of every net.
     """
     stages = summary["stages"]

@@ -24,6 +24,7 @@ def write(folder: Path, summary: Summary) -> None:
     """Write the three files.
 
     Args:
+        folder: where to write; files of the same names are replaced.
         summary: as `comparison.summarize` makes it, with `costs` of teacher and student, and `pruning` or None.
     """
     monitor = summary["monitor"]

@@ -38,6 +38,15 @@ def summarize(
         treated: arms that get a gain and a verdict, Holm-corrected over all of them for each control.
         nulls: arms with a null teacher, which must not gain: each has a verdict without correction, and its headline is
             the gain over the easier control.
+
+    Returns:
+        `scale`, `monitor`, `seeds`, the `teacher`'s metrics, `gains` and `score` (mean of the monitored metric of
+        `score_arm`). By arm: `arms` (metrics of each seed), `training_cost` of each seed, mean `steps` (optimizer
+        steps) and `seconds` (wall time), `data`. Of the first run: `weights`, `protocols` and `constant_level`.
+
+    Raises:
+        ValueError: the arms differ in their number of runs, or there are nulls without controls.
+        KeyError: the teacher or a run lacks the metric `monitor`.
     """
     scores = {name: [run["metrics"][monitor] for run in runs] for name, runs in results.items()}
     gains = _gains(scores, controls, treated, teacher[monitor]) if controls else {}
@@ -89,7 +98,14 @@ def _gains(
 
 
 def scores(summary: Summary) -> dict[str, list[float]]:
-    """Arm to the monitored metric of every seed."""
+    """Arm to the monitored metric of every seed.
+
+    Args:
+        summary: the comparison, as `summarize` makes it.
+
+    Returns:
+        Arm to its scores, in the order of the seeds and in units of the metric.
+    """
     return {name: [metrics[summary["monitor"]] for metrics in runs] for name, runs in summary["arms"].items()}
 
 
@@ -97,7 +113,12 @@ def results_table(summary: Summary, taught_by: Mapping[str, str] | None = None) 
     """The teacher and every arm: mean, every seed, gain, gap closed, verdict, steps, seconds.
 
     Args:
+        summary: the comparison, as `summarize` makes it.
         taught_by: arm to the name of its teacher, for a column of its own.
+
+    Returns:
+        The table, the head first: scores and gains in units of the metric, `gap closed` in percent. Columns that hold
+        nothing are left out.
     """
     teacher, taught_by = summary["teacher"][summary["monitor"]], taught_by or {}
     seeds = [f"seed {seed}" for seed in summary["seeds"]]
@@ -119,7 +140,11 @@ def gain_sentences(name: str, gained: Mapping[str, Any]) -> list[str]:
     """One line per control: an arm's gain in points, and the verdict; the harder control first.
 
     Args:
+        name: the arm.
         gained: entry of `gains` in the summary.
+
+    Returns:
+        The lines, as markdown; for an arm with a null teacher a single one, which says what its verdict means.
     """
     if gained.get("is_null"):
         return [_null_sentence(name, gained)]
@@ -147,14 +172,28 @@ def _sentence(name: str, gained: Mapping[str, Any], remark: str = "") -> str:
 
 
 def untrained(summary: Summary) -> list[str]:
-    """A line that names the arms that are no better than a constant prediction, on the mean over the seeds, if any."""
+    """A line that names the arms that are no better than a constant prediction, on the mean over the seeds, if any.
+
+    Args:
+        summary: the comparison, as `summarize` makes it.
+
+    Returns:
+        The line, as markdown; empty where every arm is better, or the level is not known.
+    """
     means = {name: estimate(values).mean for name, values in scores(summary).items()}
     sentence = untrained_sentence(summary["monitor"], means, summary.get("constant_level"))
     return [] if sentence is None else [sentence]
 
 
 def reading(summary: Summary) -> str:
-    """How to read the numbers: intervals, correction for several arms, and which weights were measured."""
+    """How to read the numbers: intervals, correction for several arms, and which weights were measured.
+
+    Args:
+        summary: the comparison, as `summarize` makes it.
+
+    Returns:
+        One paragraph of markdown.
+    """
     count = sum(not gained.get("is_null") for gained in summary["gains"].values())
     correction = f", Holm-corrected over the {count} arms compared with the control" if count > 1 else ""
     parts = [f"{READING}{correction}."]
@@ -171,6 +210,9 @@ def protocol_sentences(protocols: Mapping[str, str] | None) -> list[str]:
 
     Args:
         protocols: metric to its protocol, of those that name one.
+
+    Returns:
+        One sentence per metric; empty without protocols.
     """
     return [f"Protocol of `{name}`: {protocol}." for name, protocol in (protocols or {}).items()]
 
@@ -180,6 +222,9 @@ def weights_sentence(weights: Mapping[str, Any]) -> str:
 
     Args:
         weights: `chosen` (`best` or `last`), `monitor`, `split` of the validation data.
+
+    Returns:
+        The sentence.
     """
     if weights["chosen"] == "best":
         return (
@@ -190,7 +235,14 @@ def weights_sentence(weights: Mapping[str, Any]) -> str:
 
 
 def data_table(summary: Summary) -> Table:
-    """What every arm was trained on: labeled samples, and the pool of unlabeled ones."""
+    """What every arm was trained on: labeled samples, and the pool of unlabeled ones.
+
+    Args:
+        summary: the comparison, as `summarize` makes it.
+
+    Returns:
+        The table, the head first; arms whose data are not recorded are left out.
+    """
     rows: Table = [["arm", "labeled", "labeled data", "unlabeled", "unlabeled data"]]
     for name, data in summary["data"].items():
         if data:
@@ -201,7 +253,14 @@ def data_table(summary: Summary) -> Table:
 
 
 def class_table(summary: Summary) -> Table:
-    """Every metric of the teacher and its mean over the seeds for each arm; classes that are nowhere are left out."""
+    """Every metric of the teacher and its mean over the seeds for each arm; classes that are nowhere are left out.
+
+    Args:
+        summary: the comparison, as `summarize` makes it.
+
+    Returns:
+        The table, the head first: one line per metric, in its own units; seeds where it is nan do not count.
+    """
     rows: Table = [["", "teacher", *summary["arms"]]]
     for name, value in summary["teacher"].items():
         means: list[float | None] = []

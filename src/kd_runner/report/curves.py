@@ -7,7 +7,15 @@ Curve = list[tuple[int, float]]
 
 
 def curve(folder: Path, metric: str) -> Curve:
-    """`val/<metric>` over the steps; empty where the run has no event files (logger=none)."""
+    """`val/<metric>` over the steps; empty where the run has no event files (logger=none).
+
+    Args:
+        folder: the run's folder.
+        metric: name of the metric, without `val/`.
+
+    Returns:
+        Pairs (optimizer steps, value), sorted by steps; of several values at one step the first.
+    """
     if not list(folder.glob("events.out.tfevents.*")):
         return []
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

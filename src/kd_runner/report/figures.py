@@ -22,7 +22,14 @@ Colors = dict[str, str]
 
 
 def chosen(section: Section) -> list[Row]:
-    """Rows that the figures show: the teacher, controls, and the best of the others, `MAX_ROWS` in all."""
+    """Rows that the figures show: the teacher, controls, and the best of the others, `MAX_ROWS` in all.
+
+    Args:
+        section: runs that may be compared.
+
+    Returns:
+        The rows, in the order of the section.
+    """
     first = [row for row in section.rows if row.is_teacher or any(other.control is row for other in section.rows)][
         :MAX_ROWS
     ]
@@ -32,7 +39,14 @@ def chosen(section: Section) -> list[Row]:
 
 
 def figures(section: Section) -> dict[str, str]:
-    """Caption to SVG; only those for which something was measured."""
+    """Caption to SVG; only those for which something was measured.
+
+    Args:
+        section: runs that may be compared.
+
+    Returns:
+        Caption to the text of an `<svg>` element. Parameters are in millions, latencies in milliseconds for one sample.
+    """
     rows = chosen(section)
     colors: Colors = {row.label: _COLORS[i] for i, row in enumerate(_students(rows))}
     colors |= {row.label: "black" for row in rows if row.is_teacher}

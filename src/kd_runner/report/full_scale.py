@@ -13,6 +13,12 @@ _COLUMNS = {"experiment": "experiment", "run": "run at full scale", "not_run": "
 def read(path: Path) -> Table:
     """Rows of the table, the head first, from a yaml list of `{experiment, run, not_run, why}`.
 
+    Args:
+        path: the yaml file.
+
+    Returns:
+        The table; every cell is text on one line.
+
     Raises:
         ValueError: the file is missing, or an entry has other keys.
     """

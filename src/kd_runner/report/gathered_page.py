@@ -67,7 +67,15 @@ def write(
 
 
 def results(section: Section) -> Table:
-    """One line per row of the section; columns that hold nothing are left out."""
+    """One line per row of the section; columns that hold nothing are left out.
+
+    Args:
+        section: runs that may be compared.
+
+    Returns:
+        The table, the head first: scores and gains in units of the metric, `gap closed` in percent, costs as means over
+        the runs (latencies in milliseconds for one sample, `seconds` of the whole run).
+    """
     head = ["", section.monitor, "±", "seeds", "gain", "± gain", "against", "gap closed, %", "verdict", "parameters, M",
             "multiply-adds, M", "torch, ms", "onnxruntime, ms", "steps", "seconds"]  # fmt: skip
     lines = [_line(row) for row in section.rows]
@@ -120,7 +128,17 @@ def _full_markdown(full_scale: Sequence[Any]) -> list[str]:
 def html(
     title: str, sections: Sequence[Section], unread: Sequence[Unread], full_scale: Sequence[Sequence[Any]] = ()
 ) -> str:
-    """The page as text; arguments as for `write`."""
+    """The page as text.
+
+    Args:
+        title: heading of the page.
+        sections: groups of comparable runs.
+        unread: folders that are not in the tables, with the reasons.
+        full_scale: rows of the table of what was run at full scale, the head first; empty for none.
+
+    Returns:
+        A whole HTML document, with its style and figures in it.
+    """
     links = [f'<a href="#s{i}">{escape(section.title)}</a>' for i, section in enumerate(sections)]
     links += ['<a href="#full">at full scale</a>'] if full_scale else []
     links += ['<a href="#left_out">left out</a>'] if unread else []

@@ -49,12 +49,27 @@ class Row:
         return self.runs[0].arm.startswith("teacher")
 
     def metric(self, name: str) -> float:
-        """Mean over the seeds, of those where it is a number."""
+        """Mean over the seeds, of those where it is a number.
+
+        Args:
+            name: the metric; of a class `kind/class`.
+
+        Returns:
+            The mean, in units of the metric; nan where no seed has a number.
+        """
         values = [run.metrics[name] for run in self.runs if not math.isnan(run.metrics.get(name, math.nan))]
         return sum(values) / len(values) if values else math.nan
 
     def cost(self, name: str) -> float:
-        """Mean over the runs that know this cost, nan if none does."""
+        """Mean over the runs that know this cost, nan if none does.
+
+        Args:
+            name: a key of `Run.costs`: `parameters`, `macs` (multiply-adds of one sample), `weights_bytes`, `torch_ms`
+                and `onnxruntime_ms` (milliseconds), `steps` or `seconds`.
+
+        Returns:
+            The mean, in the unit of that cost.
+        """
         values = [run.costs[name] for run in self.runs if name in run.costs]
         return sum(values) / len(values) if values else math.nan
 
@@ -84,7 +99,16 @@ class Section:
 
 
 def group(runs: Iterable[Run]) -> tuple[list[Section], list[Unread]]:
-    """Sections, and runs that are left out because a later one repeats them."""
+    """Sections, and runs that are left out because a later one repeats them.
+
+    Args:
+        runs: finished runs of any experiments, as `runs.collect` reads them.
+
+    Returns:
+        Sections, sorted by experiment, scale and metric, the teacher first in each; and the repeated runs, with the
+        reason. Of two runs of one seed that are the same otherwise, the one whose folder changed last counts; a teacher
+        that is measured again is not listed.
+    """
     members: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
         members.setdefault((run.experiment, run.scale, run.monitor), []).append(run)
@@ -214,7 +238,15 @@ def _base(row: Row) -> str:
 
 
 def classes(rows: Sequence[Row]) -> Mapping[str, list[str]]:
-    """Metrics that have a value per class: kind to the classes."""
+    """Metrics that have a value per class: kind to the classes.
+
+    Args:
+        rows: the rows.
+
+    Returns:
+        Kind of metric (`iou` of `iou/car`) to its classes, in the order of the metrics; kinds with one class are left
+        out.
+    """
     kinds: dict[str, list[str]] = {}
     for name in dict.fromkeys(name for row in rows for run in row.runs for name in run.metrics if "/" in name):
         kind, _, label = name.partition("/")

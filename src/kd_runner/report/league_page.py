@@ -15,6 +15,7 @@ def write(folder: Path, summary: Summary) -> None:
     """Write the three files.
 
     Args:
+        folder: where to write; files of the same names are replaced.
         summary: as `comparison.summarize` makes it, with `control`, and `methods`: name to `losses` (name to weight),
             `settings`, `failed` (an error, or None) and `gradient_share` (`start`, `end`).
     """
@@ -41,13 +42,28 @@ def write(folder: Path, summary: Summary) -> None:
 
 
 def ranking(summary: Summary) -> list[str]:
-    """The methods that ended, the largest gain first."""
+    """The methods that ended, the largest gain first.
+
+    Args:
+        summary: the comparison, as `comparison.summarize` makes it.
+
+    Returns:
+        Names of the methods, without the control and those that failed.
+    """
     gains: Mapping[str, Any] = summary["gains"]
     return sorted(gains, key=lambda name: -gains[name]["mean"])
 
 
 def league_table(summary: Summary) -> Table:
-    """The teacher, then control and methods, the largest gain first; methods that failed at the end."""
+    """The teacher, then control and methods, the largest gain first; methods that failed at the end.
+
+    Args:
+        summary: as for `write`.
+
+    Returns:
+        The table, the head first: metric, gain and their half-widths in units of the metric, `gap closed` in percent,
+        time of an optimizer step in milliseconds, gradient shares in [0, 1]. Columns that hold nothing are left out.
+    """
     values, control = scores(summary), summary["control"]
     adjusted = dict(zip(summary["gains"], holm([gained["p_value"] for gained in summary["gains"].values()])))
     rows: Table = [

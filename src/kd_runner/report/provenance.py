@@ -15,7 +15,15 @@ _NAMING = ("version", "split", "images", "annotations", "first", "count")
 
 
 def data_pools(cfg: DictConfig, data: DataModule) -> dict[str, dict[str, Any]]:
-    """`train`, `unlabeled` (where it is used) and `val`, each with `samples` and `source`."""
+    """`train`, `unlabeled` (where it is used) and `val`, each with `samples` and `source`.
+
+    Args:
+        cfg: configuration of the run.
+        data: its data, which counts the samples.
+
+    Returns:
+        Name of the pool to its number of `samples` and its `source` (see `source`).
+    """
     counts = {"train": data.num_labeled, "unlabeled": data.num_unlabeled, "val": len(cast(Sized, data.val))}
     pools: dict[str, dict[str, Any]] = {}
     for part, samples in counts.items():
@@ -27,7 +35,14 @@ def data_pools(cfg: DictConfig, data: DataModule) -> dict[str, dict[str, Any]]:
 
 
 def source(node: Any) -> str:
-    """A dataset in a few words: its class, and the arguments that choose its samples."""
+    """A dataset in a few words: its class, and the arguments that choose its samples.
+
+    Args:
+        node: configuration of the dataset or of a sampler around it; anything else stands for itself.
+
+    Returns:
+        The words, e.g. `VOCSegmentation, split val`.
+    """
     content: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     if not isinstance(content, Mapping):
         return str(content)
@@ -45,6 +60,9 @@ def measured_weights(cfg: DictConfig, chosen: str) -> dict[str, str]:
     Args:
         cfg: configuration of the run.
         chosen: `best` (by the monitored metric on the validation data) or `last`.
+
+    Returns:
+        `chosen`, `monitor` (name of the metric) and `split` (the validation data, in words).
     """
     node = OmegaConf.select(cfg, "data.val")
     split = None if node is None else node.get("split", None)
@@ -53,7 +71,14 @@ def measured_weights(cfg: DictConfig, chosen: str) -> dict[str, str]:
 
 
 def protocols(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Metric to its protocol (attribute `protocol`), of those that have one."""
+    """Metric to its protocol (attribute `protocol`), of those that have one.
+
+    Args:
+        metrics: name to the metric object.
+
+    Returns:
+        Name of the metric to its protocol, in words.
+    """
     return {
         name: metric.protocol for name, metric in metrics.items() if isinstance(getattr(metric, "protocol", None), str)
     }
@@ -109,6 +134,9 @@ def evaluation_sentence(cfg: DictConfig, role: str, file: Path) -> str:
         cfg: configuration of the evaluation.
         role: `student` or `teacher`.
         file: its weights.
+
+    Returns:
+        Two sentences of markdown.
     """
     weights, split = recorded_weights(file), measured_weights(cfg, "last")["split"]
     if not weights:
@@ -123,7 +151,15 @@ def evaluation_sentence(cfg: DictConfig, role: str, file: Path) -> str:
 
 
 def network(cfg: DictConfig, role: str) -> str:
-    """The network of a role in a few words: its class or function, and its weights file."""
+    """The network of a role in a few words: its class or function, and its weights file.
+
+    Args:
+        cfg: configuration of the run.
+        role: `student` or `teacher`.
+
+    Returns:
+        The words; without the file where the role has no `checkpoint`.
+    """
     node = cfg[role]
     name = str(node.net.get("_target_", "network")).rpartition(".")[2]
     return name if node.checkpoint is None else f"{name}, weights {Path(str(node.checkpoint)).name}"

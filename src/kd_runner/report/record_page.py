@@ -50,7 +50,18 @@ def write(page: Path, folder: Path, command: Sequence[str], chosen: str, machine
 
 
 def above(page: Path, title: str) -> str:
-    """What stands above the marker of a page, or the title of a new one."""
+    """What stands above the marker of a page, or the title of a new one.
+
+    Args:
+        page: the page; it need not exist.
+        title: heading of a new page, as markdown.
+
+    Returns:
+        The text, without blank lines at its end.
+
+    Raises:
+        ConfigError: the page has no marker.
+    """
     if not page.is_file():
         return title
     kept, marker, _ = page.read_text().partition(MARKER)

@@ -20,6 +20,9 @@ def run_page(cfg: DictConfig, result: Mapping[str, Any], folder: Path) -> str:
         cfg: configuration of the run.
         result: content of its `metrics.json`.
         folder: where the run lies.
+
+    Returns:
+        The page, as markdown.
     """
     sections = [f"# {folder.name}", markdown(without_empty([["", "value"], *_facts(cfg, result)]))]
     if result.get("weights"):

@@ -65,6 +65,9 @@ class _NoRun(ValueError):
 def collect(paths: Iterable[str | Path]) -> tuple[list[Run], list[Unread]]:
     """Read runs, comparisons, chains, sweeps, and folders of any of those.
 
+    Args:
+        paths: the folders; those inside are searched down to the first that holds a run's files.
+
     Returns:
         The runs, each once, and the folders that could not be read, with the reasons.
     """
@@ -113,6 +116,16 @@ def read_folder(folder: Path, result: Mapping[str, Any]) -> Iterator[Run]:
     Args:
         folder: a training, evaluation, comparison or chain.
         result: what its `metrics.json` holds.
+
+    Returns:
+        The runs: one for a training, one per role for an evaluation, the teacher and one per arm and seed for a
+        comparison or chain.
+
+    Raises:
+        ValueError: nothing was measured in the folder, its experiment is not known, or an arm has not one result per
+            seed.
+        KeyError: the result or the configuration lacks an entry.
+        FileNotFoundError: the folder holds no configuration.
     """
     if "arms" not in result and "metrics" not in result:
         raise _NoRun("nothing was measured in it (task=export?)")

@@ -38,7 +38,17 @@ class Gain(Estimate):
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and Student's t interval of independent values."""
+    """Mean and Student's t interval of independent values.
+
+    Args:
+        values: the values, at least one, in any unit.
+
+    Returns:
+        Mean and half-width of the 95 % interval, in the unit of the values.
+
+    Raises:
+        statistics.StatisticsError: there are no values.
+    """
     mean = statistics.fmean(values)
     if len(values) < 2 or math.isnan(mean):
         return Estimate(mean, math.nan)
@@ -52,6 +62,9 @@ def gain(control: Sequence[float], treated: Sequence[float]) -> Gain:
     Args:
         control: scores of the control arm, one per seed.
         treated: scores of the other arm, for the same seeds in the same order.
+
+    Returns:
+        Mean, half-width of its 95 % interval, both in the unit of the scores, and the p-value.
 
     Raises:
         ValueError: the two differ in length.
@@ -71,6 +84,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     With the m p-values sorted upwards, `adjusted_i = max over j <= i of min(1, (m - j + 1) * p_j)`.
 
     Source: Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure.
+
+    Args:
+        p_values: p-values in [0, 1], one per test, or nan.
+
+    Returns:
+        The adjusted p-values in [0, 1], in the same order.
     """
     tests = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
     adjusted = [math.nan] * len(p_values)
@@ -83,6 +102,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def verdicts(gains: Sequence[Gain]) -> list[str]:
     """A verdict for each of several arms against one control, Holm-corrected over all of them.
+
+    Args:
+        gains: gain of each arm over the control.
 
     Returns:
         Per arm `gain`, `loss`, `no gain (...)`, or why there is no verdict.
@@ -97,6 +119,16 @@ def harder(gains: Sequence[Gain], gain_verdicts: Sequence[str]) -> int:
     It is one without the verdict `gain` if there is any, among those the one with the lowest lower bound (the lowest
     mean where there is no interval). So the claim is a gain only where it is one over every control, which needs no
     further correction (Berger 1982, Multiparameter Hypothesis Testing and Acceptance Sampling).
+
+    Args:
+        gains: gain over each control, at least one.
+        gain_verdicts: the verdict on each, as `verdicts` gives it.
+
+    Returns:
+        Index into `gains`.
+
+    Raises:
+        ValueError: there are no gains.
     """
 
     def claim(number: int) -> tuple[bool, float]:
@@ -127,5 +159,14 @@ def _has_spread(interval: Estimate) -> bool:
 
 
 def gap_closed(control: float, treated: float, teacher: float) -> float:
-    """Percent of the way from the control to the teacher; nan where the teacher is no better than the control."""
+    """Percent of the way from the control to the teacher; nan where the teacher is no better than the control.
+
+    Args:
+        control: score of the control, higher is better.
+        treated: score of the other arm, in the same unit.
+        teacher: score of the teacher, in the same unit.
+
+    Returns:
+        The percentage: 0 at the control, 100 at the teacher; below 0 and above 100 beyond them.
+    """
     return 100 * (treated - control) / (teacher - control) if teacher > control else math.nan

@@ -73,6 +73,13 @@ def earlier_points(folder: Path, known: set[str]) -> list[Point]:
     Args:
         folder: the sweep's folder.
         known: folders of the points of this start.
+
+    Returns:
+        The points: `folder`, `overrides`, `status`, `score` (None where there is none), and `metrics` of those that
+        ended.
+
+    Raises:
+        ConfigError: a `metrics.json` cannot be read.
     """
     points: list[Point] = []
     for file in sorted(folder.resolve().glob("*/.hydra/overrides.yaml")):
@@ -106,7 +113,14 @@ def _write_best(folder: Path, rows: list[Point]) -> str:
 
 
 def varied_keys(rows: list[Point]) -> list[str]:
-    """Keys of the overrides that differ between points."""
+    """Keys of the overrides that differ between points.
+
+    Args:
+        rows: points of the sweep.
+
+    Returns:
+        The keys in the order of the overrides; all of them where none differs.
+    """
     values: dict[str, set[str]] = {}
     for row in rows:
         for key, value in _settings(row).items():

@@ -17,6 +17,12 @@ def mean_cost(summary: Mapping[str, Any], arm: str) -> dict[str, Any] | None:
 
     Args:
         summary: as `comparison.summarize` makes it.
+        arm: the arm.
+
+    Returns:
+        `seconds` in the optimizer steps by the `clock` (a key of `CLOCKS`), `teacher_seconds` (the part in the
+        teacher's forward passes), `steps`, `samples` (labeled and unlabeled), and `joules` (energy; None where it is
+        not known, or runs shared the machine).
     """
     runs = summary.get("training_cost", {}).get(arm, [])
     if not runs or not all(runs):
@@ -29,7 +35,15 @@ def mean_cost(summary: Mapping[str, Any], arm: str) -> dict[str, Any] | None:
 
 
 def cost_cells(summary: Mapping[str, Any], arm: str) -> list[Any]:
-    """Cells of `COST_COLUMNS`; None for what is unknown."""
+    """Cells of `COST_COLUMNS`; None for what is unknown.
+
+    Args:
+        summary: the comparison, as `comparison.summarize` makes it.
+        arm: the arm.
+
+    Returns:
+        Means over the seeds: samples, seconds of the teacher and of all else, kilojoules.
+    """
     cost = mean_cost(summary, arm)
     if cost is None:
         return [None] * len(COST_COLUMNS)
@@ -39,7 +53,15 @@ def cost_cells(summary: Mapping[str, Any], arm: str) -> list[Any]:
 
 
 def cost_sentences(summary: Mapping[str, Any]) -> list[str]:
-    """What the seconds are, and what the arms that train for another one's seconds had of them."""
+    """What the seconds are, and what the arms that train for another one's seconds had of them.
+
+    Args:
+        summary: the comparison, as `comparison.summarize` makes it. `seconds_of`, where it is there, names to an arm
+            the one whose seconds it had.
+
+    Returns:
+        The sentences, as markdown; empty where no arm recorded its cost.
+    """
     costs = {arm: cost for arm in summary["arms"] if (cost := mean_cost(summary, arm)) is not None}
     if not costs:
         return []

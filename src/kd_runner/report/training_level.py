@@ -14,6 +14,9 @@ def constant_level(metrics: Iterable[Any], monitor: str) -> float | None:
     Args:
         metrics: metrics that have been computed; those that know it have `constant_levels`, name to value.
         monitor: name of the metric.
+
+    Returns:
+        The level, in units of the metric, or None.
     """
     for metric in metrics:
         levels = getattr(metric, "constant_levels", {})
@@ -29,6 +32,9 @@ def untrained_sentence(monitor: str, scores: Mapping[str, float], level: float |
         monitor: name of the metric, in 0..1.
         scores: name of a student to its score.
         level: the score of the constant prediction; None where it is not known.
+
+    Returns:
+        The line, as markdown, or None; None also where the level is not known.
     """
     if level is None:
         return None
