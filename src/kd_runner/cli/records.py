@@ -27,7 +27,7 @@ RECORDS = Path("docs/results/records.yaml")
 
 @dataclass(frozen=True)
 class Record:
-    """One record.
+    """A comparison whose report is a page of docs/results.
 
     Attributes:
         name: stem of its page.

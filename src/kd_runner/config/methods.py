@@ -16,7 +16,7 @@ _FIELDS = ("loss", "set")
 
 @dataclass(frozen=True)
 class Method:
-    """A distillation method.
+    """A distillation method of a league: the losses it switches on and the settings it changes.
 
     Attributes:
         name: its name in `methods`.

@@ -29,5 +29,5 @@ class Normalize:
         self._shift = (torch.tensor(mean) / torch.tensor(std)).view(3, 1, 1)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Float (3, H, W) of uint8 (3, H, W)."""
+        """Scale uint8 pixels (3, H, W) to 0..1, then subtract mean and divide by std."""
         return pixels * self._scale - self._shift

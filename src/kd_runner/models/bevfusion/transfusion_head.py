@@ -52,7 +52,7 @@ class PredictionHead(nn.ModuleDict):
             self[name] = nn.Sequential(conv, nn.Conv1d(hidden, numbers, 1))
 
     def forward(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict from queries.
+        """Compute the box codes and class logits of every query.
 
         Args:
             query: `(B, channels, P)`.
